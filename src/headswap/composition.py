@@ -1,0 +1,170 @@
+"""The one place that talks to Hydra's compose API: overrides in, plain containers out. Floor 0, used by config.py.
+
+Hydra's own messages name no near key (and even suggest `+key`); `_said` says what was meant.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from headswap.errors import ConfigError, nearest
+
+CONFIG_NAME = "config"
+
+
+def register_spine() -> None:
+    """Put the typed spine into Hydra's ConfigStore, once a process."""
+    from hydra.core.config_store import ConfigStore
+
+    from headswap.spine import Config
+
+    ConfigStore.instance().store(name="spine", node=Config)
+
+
+def compose_node(overrides: Sequence[str], config_dirs: Sequence[str | Path]) -> dict[str, Any]:
+    """Compose and resolve; return plain dicts and lists. Raises ConfigError in our words."""
+    from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import OmegaConf
+
+    register_spine()
+    GlobalHydra.instance().clear()
+    try:
+        config = _composed(overrides, config_dirs)
+        return resolved(config, config.hydra.runtime.choices, OmegaConf)
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def resolved(config: Any, choices: Any, omegaconf: Any) -> dict[str, Any]:
+    """Return a composed node as plain containers with the chosen options noted under `choices`."""
+    from omegaconf.errors import OmegaConfBaseException
+
+    named = {group: str(option) for group, option in choices.items() if "/" not in group and option is not None}
+    omegaconf.set_struct(config, False)
+    config.pop("hydra", None)
+    try:
+        tree = omegaconf.to_container(config, resolve=True, throw_on_missing=False)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key or 'config'}: cannot be resolved; {_line(error)}; correct it") from error
+    tree["choices"] = {group: option for group, option in named.items() if group != "hydra"}
+    return tree
+
+
+def _composed(overrides: Sequence[str], config_dirs: Sequence[str | Path]) -> Any:
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    from headswap.config import conf_dir
+
+    extra = [f"hydra.searchpath=[{','.join(_search_entry(folder) for folder in config_dirs)}]"] if config_dirs else []
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            return compose(CONFIG_NAME, overrides=[*extra, *overrides], return_hydra_config=True)
+    except YAMLError as error:
+        raise ConfigError(f"{_yaml_place(error)}: not valid YAML; {_line(error)}; correct the file") from error
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(explain(error, overrides, config_dirs)) from error
+
+
+def _search_entry(folder: str | Path) -> str:
+    path = Path(folder).expanduser().resolve()
+    if not path.is_dir():
+        raise ConfigError(f"--config-dir: no such folder; found {folder}; name a folder with groups such as task/")
+    return f'"file://{path}"'
+
+
+# ---- messages ---------------------------------------------------------------------------------------------------------
+def explain(error: Exception, overrides: Sequence[str], config_dirs: Sequence[str | Path] = ()) -> str:
+    """Put a Hydra or OmegaConf error into one line: key, what was found, the remedy."""
+    chain = " ".join(str(part) for part in _causes(error))
+    if group := re.search(r"Could not (?:find|load) '([\w/]+)/([^'/]+)'|In '.*?': Could not find '([\w/]+)/([^']+)'", chain):
+        name, option = (part for part in group.groups() if part)
+        return _unknown_option(name, option, config_dirs)
+    if match := re.search(r"Could not override '([^']+)'", chain):
+        key = match.group(1)
+        if "No match in the defaults list" in chain:
+            return f"{key}: no such group{nearest(key, known_groups(config_dirs))}; headswap list shows all groups"
+        return unknown_key(key)
+    if match := re.search(r"Key '([^']+)' (?:is )?not in '?\w+'?|Key '([^']+)' is not in struct", chain):
+        full = re.search(r"full_key: (\S+)", chain)
+        return unknown_key(full.group(1) if full else next(part for part in match.groups() if part))
+    full = re.search(r"full_key: (\S+)", chain)
+    if full and (match := re.search(r"Value '(.*?)'.* could not be converted to (\w+)", chain)):
+        return f"{full.group(1)}: wrong type; found {match.group(1)!r}; set a value of type {match.group(2)}"
+    if full and "not Optional" in chain or full and "None" in chain and "non-optional" in chain.lower():
+        return f"{full.group(1)}: cannot be null; found null; set a value"
+    if bad := next((text for text in overrides if text in chain or "=" not in text), None):
+        return f"{bad}: not an override; {_line(error)}; write key=value"
+    return f"config: cannot be composed; {_line(error)}; see headswap show"
+
+
+def unknown_key(key: str) -> str:
+    """Say that `key` does not exist, with the nearest of all keys of the default configuration."""
+    known = list(known_keys())
+    return f"{key}: no such key{nearest(key, known)}; headswap show lists all keys"
+
+
+def known_keys() -> Iterator[str]:
+    """Yield the dotted keys of the default configuration, the groups' names first."""
+    from omegaconf import DictConfig, OmegaConf
+
+    from headswap.config import GROUPS
+
+    def walk(node: Any, prefix: str) -> Iterator[str]:
+        for key in node:
+            yield prefix + str(key)
+            child = node._get_node(key)
+            if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
+                yield from walk(child, f"{prefix}{key}.")
+
+    yield from GROUPS
+    default = _composed([], [])
+    OmegaConf.set_struct(default, False)
+    default.pop("hydra", None)
+    yield from walk(default, "")
+
+
+def known_groups(config_dirs: Sequence[str | Path]) -> list[str]:
+    """Return the names of all option groups."""
+    from headswap.config import conf_dir
+
+    roots = [conf_dir(), *(Path(folder) for folder in config_dirs)]
+    return sorted({entry.name for root in roots for entry in root.iterdir() if entry.is_dir()})
+
+
+def options(group: str, config_dirs: Sequence[str | Path] = ()) -> dict[str, Path]:
+    """Return the options of a group: name -> YAML file, a user's folders last."""
+    from headswap.config import conf_dir
+
+    found: dict[str, Path] = {}
+    for root in [conf_dir(), *(Path(folder) for folder in config_dirs)]:
+        for path in sorted((root / group).glob("*.yaml")):
+            found.setdefault(path.stem, path)
+    return found
+
+
+def _unknown_option(group: str, option: str, config_dirs: Sequence[str | Path]) -> str:
+    known = options(group, config_dirs)
+    if not known:
+        return f"{group}: no such group{nearest(group, known_groups(config_dirs))}; headswap list shows all groups"
+    return f"{group}: no such option; found {option}{nearest(option, known)}; options: {', '.join(known)}"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def _yaml_place(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return f"{mark.name}, line {mark.line + 1}" if mark else "config"

@@ -1,0 +1,239 @@
+"""Configuration: Hydra composes it, the typed spine checks it, and plugs are built from it. Floor 0.
+
+    overrides -> compose() -> Config (plain dataclasses, resolved) -> build_plugs() -> Plugs
+    Config -> dump() -> config.yaml -> load() -> the same Config, in a worker that never sees Hydra
+
+Nothing here touches data, weights or a device, so that every mistake in a configuration shows at once. hydra and
+omegaconf are imported here, in cli.py and nowhere else, and only inside functions: a worker reads YAML without them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import yaml
+
+from headswap.contracts import Body, Head, Metric, Strategy, Task
+from headswap.errors import ConfigError, nearest
+from headswap.spine import Config, DataConfig, HardwareConfig, OutputConfig, Stage, StudyConfig, TrainConfig, faults
+
+PLUG_GROUPS = {"task": Task, "body": Body, "head": Head, "strategy": Strategy}
+GROUPS = ("task", "body", "head", "strategy", "metric", "hardware", "study", "experiment")
+_NODES = {
+    "data": DataConfig,
+    "train": TrainConfig,
+    "hardware": HardwareConfig,
+    "output": OutputConfig,
+    "study": StudyConfig,
+}
+
+
+@dataclass(frozen=True)
+class Plugs:
+    """The objects a run is made of. `metrics[0]` selects the best weights and is what a study compares."""
+
+    task: Task
+    body: Body
+    head: Head
+    strategy: Strategy
+    metrics: tuple[Metric, ...]
+
+
+def conf_dir() -> Path:
+    """Return the folder of the shipped options: inside the wheel, or beside src in a checkout."""
+    here = Path(__file__).parent
+    return here / "conf" if (here / "conf").is_dir() else here.parents[1] / "conf"
+
+
+# ---- compose --------------------------------------------------------------------------------------------------------
+def compose(overrides: Sequence[str] = (), config_dirs: Sequence[str | Path] = ()) -> Config:
+    """Compose, resolve and check a configuration.
+
+    Args:
+        overrides: Hydra overrides, such as `["task=tweets", "train.learning_rate=3e-5"]`.
+        config_dirs: folders with options of your own, searched after the shipped ones.
+
+    Raises:
+        ConfigError: an unknown key or option, a wrong type, a missing or an impossible value; each with its remedy.
+    """
+    from headswap.composition import compose_node
+
+    return checked(from_dict(compose_node(overrides, config_dirs)))
+
+
+def from_dict(tree: dict[str, Any]) -> Config:
+    """Make a Config of plain resolved containers; unknown keys are refused with the nearest known one."""
+    _refuse_unknown(tree, Config, "")
+    values = dict(tree)
+    for key, schema in _NODES.items():
+        if key in values:
+            _refuse_unknown(values[key], schema, f"{key}.")
+            values[key] = schema(**values[key])
+    values["stages"] = [stage if isinstance(stage, Stage) else Stage(**stage) for stage in values.get("stages", [])]
+    return Config(**values)
+
+
+def checked(config: Config) -> Config:
+    """Return `config` if all its values and plugs can stand; raise all faults at once if not."""
+    found = [*faults(config), *_plug_faults(config)]
+    if found:
+        raise ConfigError("\n".join(found))
+    return config
+
+
+def overlay(config: Config, changes: dict[str, Any], where: str) -> Config:
+    """Return a copy of `config` with the nested dict `changes` laid over it.
+
+    Raises:
+        ConfigError: `changes` names a key that the configuration does not have; `where` says who asked.
+    """
+    tree = to_dict(config)
+    _merge(tree, changes, where)
+    return checked(from_dict(tree))
+
+
+def _merge(tree: dict[str, Any], changes: dict[str, Any], where: str, prefix: str = "") -> None:
+    for key, value in changes.items():
+        if key not in tree:
+            known = [prefix + name for name in tree]
+            raise ConfigError(
+                f"{where}: no such key; found {prefix}{key!s}{nearest(prefix + key, known)}; "
+                f"keys here: {', '.join(sorted(tree))}"
+            )
+        if isinstance(value, dict) and isinstance(tree[key], dict):
+            _merge(tree[key], value, where, f"{prefix}{key}.")
+        else:
+            tree[key] = value
+
+
+# ---- plugs ----------------------------------------------------------------------------------------------------------
+def build_plugs(config: Config) -> Plugs:
+    """Make the plugs. No I/O. Raises ConfigError for a class that is not allowed or a field that does not fit."""
+    built = {group: build(getattr(config, group), group, contract, config.plugins) for group, contract in
+             PLUG_GROUPS.items()}
+    metrics = tuple(build(node, f"metric.{name}", Metric, config.plugins) for name, node in config.metric.items())
+    return Plugs(**built, metrics=metrics)
+
+
+def build(node: Any, key: str, contract: type, allowed: Sequence[str] = ()) -> Any:
+    """Make the plug that `node` names by `_target_`, with `node`'s other keys as its fields."""
+    if not isinstance(node, dict) or "_target_" not in node:
+        raise ConfigError(f"{key}: no _target_; found {node!r}; choose an option: headswap list {key.split('.')[0]}")
+    cls = _plug_class(node["_target_"], key, allowed)
+    given = {name: value for name, value in node.items() if name != "_target_"}
+    _refuse_unknown(given, cls, f"{key}.")
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    missing = [
+        name for name, field in fields.items()
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        and given.get(name, "???") == "???"
+    ]
+    unset = missing + [name for name, value in given.items() if value == "???" and name not in missing]
+    if unset:
+        raise ConfigError("\n".join(f"{key}.{name}: needs a value; found none; set {key}.{name}=..." for name in unset))
+    plug = cls(**_typed(cls, given, key))
+    if not isinstance(plug, contract):
+        lacking = sorted(name for name in _members(contract) if not hasattr(plug, name))
+        raise ConfigError(
+            f"{key}._target_: does not serve as a {contract.__name__}; found {node['_target_']} without "
+            f"{', '.join(lacking)}; see headswap.contracts.{contract.__name__}"
+        )
+    return plug
+
+
+def _plug_class(target: str, key: str, allowed: Sequence[str]) -> type:
+    packages = ("headswap", *allowed)
+    if not any(target.startswith(package + ".") for package in packages):
+        raise ConfigError(
+            f"{key}._target_: only classes of {', '.join(packages)} may be named; found {target}; "
+            f"add its package to plugins=[...] if you trust it"
+        )
+    module, _, name = target.rpartition(".")
+    try:
+        cls = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{key}._target_: cannot be imported; found {target} ({error}); check the name") from error
+    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)) or not cls.__module__.startswith(packages):
+        raise ConfigError(f"{key}._target_: must be a dataclass of {', '.join(packages)}; found {target}; name its class")
+    return cls
+
+
+def _typed(cls: type, given: dict[str, Any], key: str) -> dict[str, Any]:
+    """Return the values with the types that the fields ask for; a number in a text field is a fault, not a cast."""
+    hints = get_type_hints(cls)
+    return {name: typed(value, hints[name], f"{key}.{name}") for name, value in given.items()}
+
+
+def typed(value: Any, hint: Any, key: str) -> Any:
+    """Check `value` against a field's type (str, int, float, bool, None, Any, list, tuple, dict, unions of them)."""
+    from headswap.typecheck import conform
+
+    return conform(value, hint, key)
+
+
+def _members(contract: type) -> set[str]:
+    return set(getattr(contract, "__protocol_attrs__", ())) or {
+        name for name in (*vars(contract), *getattr(contract, "__annotations__", {})) if not name.startswith("_")
+    }
+
+
+def _plug_faults(config: Config) -> Iterator[str]:
+    nodes = [(group, getattr(config, group), contract) for group, contract in PLUG_GROUPS.items()]
+    nodes += [(f"metric.{name}", node, Metric) for name, node in config.metric.items()]
+    for key, node, contract in nodes:
+        try:
+            build(node, key, contract, config.plugins)
+        except ConfigError as error:
+            yield str(error)
+
+
+def _refuse_unknown(given: dict[str, Any], schema: type, prefix: str) -> None:
+    known = [field.name for field in dataclasses.fields(schema)]
+    for name in given:
+        if name not in known:
+            raise ConfigError(
+                f"{prefix}{name}: no such key{nearest(name, known)}; keys here: {', '.join(known)}"
+            )
+
+
+# ---- identity, saving, loading ------------------------------------------------------------------------------------------
+def to_dict(config: Config) -> dict[str, Any]:
+    """Return `config` as plain containers."""
+    return dataclasses.asdict(config)
+
+
+def dump(config: Config) -> str:
+    """Return `config` as the YAML text that `load` reads."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+
+
+def load(path: Path) -> Config:
+    """Read a config.yaml written by `save`. Raises ConfigError naming the file."""
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read as a configuration; found {error}; remake the run") from error
+    return from_dict(tree)
+
+
+def identity(config: Config, content: dict[str, Any]) -> str:
+    """Return the 8 hex digits a run is known by: its configuration and its data, without hardware and paths.
+
+    Args:
+        config: the resolved configuration.
+        content: what the task and the body say identifies their bytes (`identity()` of both plugs).
+    """
+    from headswap import __version__
+
+    tree = to_dict(config)
+    for key in ("name", "seed", "run", "hardware", "output", "study", "stages", "choices"):
+        tree.pop(key)
+    tree |= {"seed": config.seed, "content": content, "version": __version__}
+    return hashlib.sha256(json.dumps(tree, sort_keys=True, default=str).encode()).hexdigest()[:8]

@@ -1,0 +1,244 @@
+"""The page to read first: what a plug must offer and what passes between the floors. Floor 0, imports nothing heavy.
+
+A run is: `Task.load` gives `Splits`; `Body` names the files that `join` (model.py) builds a plain transformers model
+from, with the `Head` deciding what its head starts as; `Strategy.phases` says which weights move; the loop trains and
+the `Metric`s score. Each plug is a frozen dataclass (its fields are the schema of its conf group) in a module that
+imports torch, transformers, datasets and evaluate only inside its methods, so that a wrong config is told at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+from headswap.seeds import Seeds
+
+if TYPE_CHECKING:
+    import datasets
+    import evaluate
+    import numpy as np
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Problem = Literal["single_label_classification", "regression"]
+SPLITS = ("train", "validation", "test")
+
+
+# ---- data ---------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Labels:
+    """What the head's outputs mean: `names[i]` is output i. Regression has one output, named by its column."""
+
+    names: tuple[str, ...]
+    problem: Problem = "single_label_classification"
+
+    @property
+    def count(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True)
+class DataRequest:
+    """How much of a task's data a run wants; every task serves it the same way.
+
+    Args:
+        train_rows: rows of the training split to use, None for all; nested: 100 of seed 3 lie inside 400 of seed 3.
+        validation_rows: likewise for validation.
+        test_rows: likewise for test, but drawn by `split_seed`: every run of a study sees the same test rows.
+        split_seed: seeds the automatic split of a single file and the cut of the test split.
+        drop_duplicates: drop training (then validation) rows whose normalised input also stands in a later split,
+            and repeats inside training.
+    """
+
+    train_rows: int | None = None
+    validation_rows: int | None = None
+    test_rows: int | None = None
+    split_seed: int = 0
+    drop_duplicates: bool = True
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Checked rows, before tokenisation.
+
+    Each dataset has the columns `id` (string, unique in its split), the task's input columns and `label`
+    (int output index, or float for regression).
+    """
+
+    train: datasets.Dataset
+    validation: datasets.Dataset
+    test: datasets.Dataset
+    labels: Labels
+    fingerprint: str
+    """sha256 over all rows, ids and labels of the three splits."""
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    """What loading found and did: rows read and used, class counts, duplicates dropped, damaged characters ..."""
+
+    def of(self, split: str) -> datasets.Dataset:
+        return getattr(self, split)
+
+
+LossFunction = Callable[["torch.Tensor", Mapping[str, "torch.Tensor"]], "tuple[torch.Tensor, torch.Tensor]"]
+"""(logits [batch, labels], batch) -> (sum of the losses, sum of their weights); the loop divides over the window."""
+
+
+@runtime_checkable
+class Task(Protocol):
+    """What is learned: data source, columns, labels, loss and the form of a prediction."""
+
+    @property
+    def auto_class(self) -> str:
+        """The transformers class that serves the task, such as `AutoModelForSequenceClassification`."""
+        ...
+
+    def identity(self) -> dict[str, str]:
+        """Name the content of the sources: path or id -> sha256 or revision. Reads local bytes, never the network."""
+        ...
+
+    def load(self, request: DataRequest, seeds: Seeds) -> Splits:
+        """Load, check and cut the rows. Raises DataError with file, column, row numbers and remedy."""
+        ...
+
+    def encode(self, rows: Mapping[str, list], tokenizer: PreTrainedTokenizerBase, max_length: int) -> dict[str, list]:
+        """Tokenise a batch of rows: list columns (`input_ids` ...) plus `truncated` (bool a row). No padding."""
+        ...
+
+    def loss(self, splits: Splits) -> LossFunction:
+        """Return the training loss (class weights and smoothing included)."""
+        ...
+
+    def predict(self, logits: np.ndarray) -> np.ndarray:
+        """Turn logits [rows, labels] into predictions [rows]: output indices, or values for regression."""
+        ...
+
+
+# ---- body and head --------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class BodyFiles:
+    """Where a body lies on this machine."""
+
+    folder: Path
+    weights: tuple[Path, ...]
+    """The safetensors files, in order; empty only for `init: random` of a source that has none."""
+    origin: str
+    """The source as a person would cite it: hub id and revision, package and path, or folder."""
+
+
+@runtime_checkable
+class Body(Protocol):
+    """The shared layers: where they come from and what they start as."""
+
+    source: str
+    init: str
+    require_coverage: float
+    allow_new: Sequence[str]
+    allow_unexpected: Sequence[str]
+    resize_embeddings: bool
+    config_overrides: Mapping[str, Any]
+
+    def identity(self) -> dict[str, str]:
+        """Name the content: pinned sha256, revision or the local files' hashes. Never the network."""
+        ...
+
+    def locate(self) -> BodyFiles:
+        """Return the files, downloading a hub id if needed. Raises WeightsError (pin, pickle, remote code, absence)."""
+        ...
+
+    def tokenizer(self) -> PreTrainedTokenizerBase: ...
+
+
+@dataclass(frozen=True)
+class SourceHead:
+    """The head that lies in a body's checkpoint: its tensors (float32, by model parameter name) and label names."""
+
+    tensors: Mapping[str, torch.Tensor]
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class HeadTensor:
+    """What a head plug did to one tensor of the model's head."""
+
+    name: str
+    fate: Literal["new", "kept", "rows copied"]
+    rows: tuple[tuple[int, int], ...] = ()
+    """(row of the source, row of the model) pairs for `rows copied`."""
+
+
+@runtime_checkable
+class Head(Protocol):
+    """What the head starts as. It is always drawn afresh first, so `fresh` has nothing to do."""
+
+    def place(self, model: PreTrainedModel, head: Mapping[str, torch.Tensor], source: SourceHead, labels: Labels) -> (
+        list[HeadTensor]
+    ):
+        """Write source values into `head` (parameter name -> the model's own tensor) in place; say what was done.
+
+        Raises WeightsError when the source cannot serve (no head, other labels, other shapes).
+        """
+        ...
+
+
+# ---- strategy ---------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Rule:
+    """Weights whose role name matches `pattern` move at `factor` x the learning rate; None freezes them.
+
+    Role names begin with `body.` or `head.`: `body.encoder.layer.0.output.dense.weight`, `head.classifier.bias`.
+    """
+
+    pattern: str
+    factor: float | None
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training with one set of trainable weights: `share` of all steps, the first matching rule decides."""
+
+    name: str
+    share: float
+    rules: tuple[Rule, ...]
+
+
+@runtime_checkable
+class Strategy(Protocol):
+    """How weights may move, as a list of phases whose shares sum to 1."""
+
+    def phases(self, names: Sequence[str]) -> list[Phase]:
+        """Return the phases for a model whose weights have these role names."""
+        ...
+
+
+# ---- metrics and scores -------------------------------------------------------------------------------------------------
+@runtime_checkable
+class Metric(Protocol):
+    """One number over a split. `per_example`: it is the mean of a value that each example has (accuracy is, F1 is not)."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def greater_is_better(self) -> bool: ...
+
+    @property
+    def per_example(self) -> bool: ...
+
+    def module(self) -> evaluate.EvaluationModule:
+        """Return the evaluate module that computes it; ours need no network."""
+        ...
+
+    def compute(self, predictions: np.ndarray, references: np.ndarray, label_count: int) -> float: ...
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Metrics of one split with the predictions they were computed from, each example once, in the split's order."""
+
+    values: Mapping[str, float]
+    loss: float
+    ids: tuple[str, ...]
+    references: np.ndarray
+    predictions: np.ndarray
+    logits: np.ndarray

@@ -1,0 +1,159 @@
+"""Device, processes and precision. Floor 2; the only file that makes an Accelerator.
+
+What accelerate does here: place tensors, autocast, scale and run backward, gather over processes. What it does not: the
+schedule, accumulation, the data order and checkpoints are the loop's, because accelerate's own are not exact.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+
+from headswap.errors import ConfigError, RunError
+from headswap.spine import HardwareConfig
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What `train.precision` came to: `name` is fp32, bf16 or fp16; `why` says it in words."""
+
+    name: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where this run computes, and the few verbs that depend on it."""
+
+    accelerator: Accelerator
+    precision: Precision
+
+    @property
+    def device(self) -> torch.device:
+        return self.accelerator.device
+
+    @property
+    def world(self) -> int:
+        return self.accelerator.num_processes
+
+    @property
+    def rank(self) -> int:
+        return self.accelerator.process_index
+
+    def prepare(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
+        return self.accelerator.prepare(model, optimizer)
+
+    def place(self, model: torch.nn.Module) -> torch.nn.Module:
+        """Return `model` on the device under this precision, for evaluation only."""
+        return self.accelerator.prepare_model(model, evaluation_mode=True)
+
+    def plain(self, model: torch.nn.Module) -> torch.nn.Module:
+        """Return the model without the wrappers of `prepare`."""
+        return self.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+
+    def backward(self, loss: torch.Tensor) -> None:
+        self.accelerator.backward(loss)
+
+    def clip(self, weights: Iterable[torch.nn.Parameter], limit: float | None) -> torch.Tensor:
+        """Clip the gradient to `limit` and return the norm it had."""
+        return self.accelerator.clip_grad_norm_(list(weights), float("inf") if limit is None else limit)
+
+    @contextlib.contextmanager
+    def last_micro_step(self, model: torch.nn.Module, last: bool) -> Iterator[None]:
+        """Hold back the exchange of gradients until a window's last micro-step."""
+        with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
+            yield
+
+    def sum(self, value: torch.Tensor) -> torch.Tensor:
+        """Return `value` summed over the processes."""
+        return value if self.world == 1 else self.accelerator.reduce(value, reduction="sum")
+
+    def move(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+
+    def describe(self) -> dict[str, Any]:
+        """Return what run.json records of it."""
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else cpu_name()
+        return {
+            "device": self.device.type,
+            "device_name": name,
+            "processes": self.world,
+            "threads": torch.get_num_threads(),
+            "precision": self.precision.name,
+            "precision_why": self.precision.why,
+        }
+
+
+def start(config: HardwareConfig, precision: str) -> Hardware:
+    """Take the device. Raises ConfigError when it is not there, RunError when processes were silently dropped."""
+    device = _device(config.device)
+    threads = config.threads or int(os.environ.get("HEADSWAP_THREADS", "0"))
+    if threads:
+        torch.set_num_threads(threads)
+    chosen = choose_precision(precision, device)
+    if device == "cpu":
+        os.environ["ACCELERATE_USE_CPU"] = "true"
+    accelerator = Accelerator(
+        cpu=device == "cpu", mixed_precision={"fp32": "no"}.get(chosen.name, chosen.name), step_scheduler_with_optimizer=False
+    )
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != world:
+        raise RunError(
+            f"hardware: WORLD_SIZE is {world} but accelerate sees {accelerator.num_processes} process(es); each would "
+            f"train alone; start with ACCELERATE_USE_CPU=true on CPUs"
+        )
+    if accelerator.distributed_type not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
+        raise RunError(f"hardware: {accelerator.distributed_type} is not supported yet; use one process or plain DDP")
+    return Hardware(accelerator, chosen)
+
+
+def choose_precision(asked: str, device: str) -> Precision:
+    """Say which precision `asked` comes to on `device`, and why.
+
+    `auto` takes bf16 autocast where the device multiplies in it: CUDA from compute capability 8.0, CPUs with
+    AVX512-BF16 or AMX (1.5 to 2 times faster there; without them it is slower than fp32).
+    """
+    if asked == "fp16" and device == "cpu":
+        raise ConfigError("train.precision: fp16 does not train on a CPU; found device cpu; use bf16, fp32 or auto")
+    if asked != "auto":
+        return Precision(asked, "asked for")
+    if device == "cuda":
+        good = torch.cuda.get_device_capability() >= (8, 0)
+        return Precision("bf16", "this GPU multiplies in bf16") if good else Precision("fp32", "no bf16 on this GPU")
+    if device == "cpu" and cpu_multiplies_bf16():
+        return Precision("bf16", "this CPU has AVX512-BF16 or AMX")
+    return Precision("fp32", f"no fast bf16 on this {device}")
+
+
+def cpu_multiplies_bf16() -> bool:
+    """Return whether the CPU has bf16 matrix instructions."""
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, check, bool)() for check in checks)
+
+
+def cpu_name() -> str:
+    """Return the CPU's model name, as far as the system tells it."""
+    import platform
+
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
+        for line in lines:
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _device(asked: str) -> str:
+    found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if asked == "auto":
+        return next(name for name, there in found.items() if there)
+    if not found[asked]:
+        there = ", ".join(name for name, yes in found.items() if yes)
+        raise ConfigError(f"hardware.device: not on this machine; found {asked!r}; choose one of auto, {there}")
+    return asked

@@ -1,0 +1,1 @@
+"""Head plugs: what a head starts as."""

@@ -1,0 +1,1 @@
+"""Metric plugs, each an evaluate module that works offline."""

@@ -1,0 +1,190 @@
+"""The typed spine of a configuration: every key that is not a plug's. Floor 0, imports nothing heavy.
+
+The dataclasses are the schema: an unknown key or a wrong type is refused with the key's name. The comments beside the
+values in conf/ say what they are for; here stand types, units and ranges. Checks that need two keys are in `faults`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class OutputConfig:
+    """Where folders are made. None of it is part of a run's identity."""
+
+    root: str = "outputs"
+    reuse: bool = True
+    keep_model: bool = True
+
+
+@dataclass
+class DataConfig:
+    """How much of the task's data is used, and how it is cut into tokens and batches."""
+
+    train_rows: int | None = None
+    validation_rows: int | None = None
+    test_rows: int | None = None
+    split_seed: int = 0
+    drop_duplicates: bool = True
+    max_length: int = 128
+    bucket: bool = True
+
+
+@dataclass
+class TrainConfig:
+    """The recipe. `batch_size` is examples per optimizer step over all devices; micro-batches follow from it."""
+
+    epochs: float = 3.0
+    max_steps: int | None = None
+    batch_size: int = 32
+    micro_batch_size: int | None = None
+    eval_batch_size: int = 64
+    learning_rate: float = 5e-5
+    weight_decay: float = 0.01
+    warmup_share: float = 0.1
+    schedule: str = "linear"
+    max_grad_norm: float | None = 1.0
+    evaluations: int = 8
+    evaluate_every: int | None = None
+    keep: str = "best"
+    patience: int | None = None
+    precision: str = "auto"
+
+
+@dataclass
+class HardwareConfig:
+    """Where a run computes. None of it is part of a run's identity, but run.json records it."""
+
+    device: str = "auto"
+    threads: int | None = None
+
+
+@dataclass
+class StudyConfig:
+    """Arms x label counts x paired seeds, and how the verdict is drawn."""
+
+    arms: dict[str, Any] = field(default_factory=dict)
+    treatment: str = "finetune"
+    control: str = "scratch"
+    sizes: list[int] = field(default_factory=list)
+    validation_share: float = 0.2
+    seeds: int = 10
+    margin: float = 0.01
+    confidence: float = 0.95
+    workers: int | None = None
+    may_differ: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Stage:
+    """One link of a chain of runs: Hydra overrides, and the body of the stage before as `run`."""
+
+    name: str = ""
+    overrides: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Config:
+    """A resolved experiment. The plug nodes are plain dicts with `_target_`; `build_plugs` makes objects of them."""
+
+    name: str = "default"
+    seed: int = 0
+    run: str | None = None
+    plugins: list[str] = field(default_factory=list)
+    task: Any = None
+    body: Any = None
+    head: Any = None
+    strategy: Any = None
+    metric: dict[str, Any] = field(default_factory=dict)
+    data: DataConfig = field(default_factory=DataConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    hardware: HardwareConfig = field(default_factory=HardwareConfig)
+    output: OutputConfig = field(default_factory=OutputConfig)
+    study: StudyConfig = field(default_factory=StudyConfig)
+    stages: list[Stage] = field(default_factory=list)
+    choices: dict[str, str] = field(default_factory=dict)
+
+
+_POSITIVE = (
+    "data.train_rows",
+    "data.validation_rows",
+    "data.test_rows",
+    "data.max_length",
+    "train.epochs",
+    "train.max_steps",
+    "train.batch_size",
+    "train.micro_batch_size",
+    "train.eval_batch_size",
+    "train.learning_rate",
+    "train.max_grad_norm",
+    "train.evaluations",
+    "train.evaluate_every",
+    "train.patience",
+    "hardware.threads",
+    "study.seeds",
+    "study.workers",
+)
+_CHOICES = {
+    "train.schedule": ("linear", "constant"),
+    "train.keep": ("best", "last"),
+    "train.precision": ("auto", "fp32", "bf16", "fp16"),
+    "hardware.device": ("auto", "cpu", "cuda", "mps"),
+}
+_SHARES = ("train.warmup_share", "study.validation_share")
+
+
+def value_at(config: Any, key: str) -> Any:
+    """Return the value of a dotted key of a Config or of a nested dict; KeyError when it is absent."""
+    node = config
+    for part in key.split("."):
+        node = node[part] if isinstance(node, dict) else getattr(node, part)
+    return node
+
+
+def faults(config: Config) -> Iterator[str]:
+    """Yield one message for every value out of range and every pair of values that cannot stand together."""
+    for key in _POSITIVE:
+        value = value_at(config, key)
+        if value is not None and not value > 0:
+            yield f"{key}: must be above 0; found {value}; set a positive number"
+    for key, choices in _CHOICES.items():
+        if value_at(config, key) not in choices:
+            yield f"{key}: unknown choice; found {value_at(config, key)!r}; choose one of {', '.join(choices)}"
+    for key in _SHARES:
+        if not 0 <= value_at(config, key) < 1:
+            yield f"{key}: must lie in [0, 1); found {value_at(config, key)}; set a share such as 0.1"
+    yield from _train_faults(config.train)
+    yield from _study_faults(config.study)
+    if not config.metric:
+        yield "metric: no metric is chosen; found an empty list; set metric=[accuracy], the first one selects"
+
+
+def _train_faults(train: TrainConfig) -> Iterator[str]:
+    if train.weight_decay < 0:
+        yield f"train.weight_decay: must not be negative; found {train.weight_decay}; set 0 or more"
+    micro = train.micro_batch_size
+    if micro is not None and train.batch_size % micro:
+        yield (
+            f"train.micro_batch_size: must divide train.batch_size; found {micro} and {train.batch_size}; "
+            f"set a divisor of {train.batch_size}"
+        )
+    if train.patience is not None and train.keep != "best":
+        yield "train.patience: early stopping needs the best weights; found train.keep=last; set train.keep=best"
+
+
+def _study_faults(study: StudyConfig) -> Iterator[str]:
+    for role in ("treatment", "control"):
+        arm = getattr(study, role)
+        if study.arms and arm not in study.arms:
+            yield f"study.{role}: no such arm; found {arm!r}; choose one of {', '.join(study.arms)}"
+    if study.treatment == study.control:
+        yield f"study.control: an arm cannot be compared with itself; found {study.control!r} twice; name another arm"
+    if any(size <= 1 for size in study.sizes):
+        yield f"study.sizes: a size counts labelled rows; found {study.sizes}; set numbers above 1"
+    if len(set(study.sizes)) != len(study.sizes):
+        yield f"study.sizes: a size stands twice; found {study.sizes}; name each size once"
+    if not 0.5 <= study.confidence < 1:
+        yield f"study.confidence: must lie in [0.5, 1); found {study.confidence}; set 0.95"

@@ -1,0 +1,1 @@
+"""Strategy plugs: which weights move, how fast and when."""

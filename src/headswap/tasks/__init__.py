@@ -1,0 +1,1 @@
+"""Task plugs: what is learned. One file a task, one YAML in conf/task."""
