@@ -8,7 +8,7 @@ imports torch, transformers, datasets and evaluate only inside its methods, so t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -80,8 +80,16 @@ class Splits:
         return getattr(self, split)
 
 
-LossFunction = Callable[["torch.Tensor", Mapping[str, "torch.Tensor"]], "tuple[torch.Tensor, torch.Tensor]"]
-"""(logits [batch, labels], batch) -> (sum of the losses, sum of their weights); the loop divides over the window."""
+class LossFunction(Protocol):
+    """A training loss in two parts, so that the loop can normalise over a whole window of micro-batches."""
+
+    def weight(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the batch's total weight (scalar): its examples, or the sum of their class weights."""
+        ...
+
+    def __call__(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the weighted sum (scalar) of the losses of `logits` [batch, labels] against `batch["labels"]`."""
+        ...
 
 
 @runtime_checkable
@@ -142,8 +150,11 @@ class Body(Protocol):
         """Name the content: pinned sha256, revision or the local files' hashes. Never the network."""
         ...
 
-    def locate(self) -> BodyFiles:
-        """Return the files, downloading a hub id if needed. Raises WeightsError (pin, pickle, remote code, absence)."""
+    def locate(self, weights: bool = True) -> BodyFiles:
+        """Return the files, downloading a hub id if needed; without `weights`, the config and tokenizer files alone.
+
+        Raises WeightsError (pin, pickle, remote code, absence).
+        """
         ...
 
     def tokenizer(self) -> PreTrainedTokenizerBase: ...

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, gather_object
 
 from headswap.errors import ConfigError, RunError
 from headswap.spine import HardwareConfig
@@ -74,6 +74,14 @@ class Hardware:
     def sum(self, value: torch.Tensor) -> torch.Tensor:
         """Return `value` summed over the processes."""
         return value if self.world == 1 else self.accelerator.reduce(value, reduction="sum")
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return every process's `value`, in rank order."""
+        return [value] if self.world == 1 else gather_object([value])
+
+    def release(self) -> None:
+        """Forget what `prepare` wrapped, so that a phase's optimizer state is freed."""
+        self.accelerator.free_memory()
 
     def move(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}

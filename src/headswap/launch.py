@@ -1,0 +1,206 @@
+"""Where runs execute: children forked from a warm server that has torch and transformers imported. Floor 5.
+
+The parent imports none of that. A child that is killed, runs out of memory or crashes is one failed run; the others go
+on. The server is the standard library's forkserver; nothing home-made schedules processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+from headswap import config as configuration
+from headswap.errors import HeadswapError, RunError
+from headswap.records import RunFolder, write_text
+from headswap.spine import Config
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to do: its configuration and its folder. `title` is what progress lines call it."""
+
+    config: Config
+    folder: RunFolder
+    title: str = "run"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended. `reused`: the folder was finished before. `error` is one line, empty when finished."""
+
+    job: Job
+    finished: bool
+    reused: bool = False
+    error: str = ""
+    code: int = 0
+
+
+OnEvent = Callable[[Job, Mapping[str, Any]], None]
+
+
+@dataclass
+class _Child:
+    job: Job
+    process: Any
+    connection: Any
+    last: dict[str, Any] = field(default_factory=dict)
+
+
+def folder_of(config: Config) -> RunFolder:
+    """Return the folder that belongs to this configuration and data; the same ones give the same folder."""
+    plugs = configuration.build_plugs(config)
+    content = {"task": plugs.task.identity(), "body": plugs.body.identity()}
+    names = [config.choices.get(group, group) for group in ("task", "body", "strategy")]
+    name = "-".join([*names, str(config.body.get("init", "pretrained")), f"seed{config.seed}"])
+    return RunFolder(Path(config.output.root) / config.name / f"{name}-{configuration.identity(config, content)}")
+
+
+def job_of(config: Config, title: str = "run") -> Job:
+    """Return the job for a configuration."""
+    return Job(config, folder_of(config), title)
+
+
+def train(config: Config, on_event: OnEvent | None = None) -> Path:
+    """Train one configuration (its stages too) and return the run folder.
+
+    Raises:
+        HeadswapError: the run failed; the message is its last line.
+    """
+    outcome = run_jobs([job_of(config)], 1, on_event or _ignore)[0]
+    if not outcome.finished:
+        raise RunError(outcome.error)
+    return outcome.job.folder.path
+
+
+def run_jobs(jobs: Sequence[Job], workers: int, on_event: OnEvent) -> list[Outcome]:
+    """Run jobs in children, `workers` at a time, and return their outcomes in order; failures do not raise.
+
+    A job whose folder is finished is not run again unless `output.reuse` is false.
+    """
+    outcomes: dict[int, Outcome] = {}
+    waiting: list[int] = []
+    for index, job in enumerate(jobs):
+        if job.folder.finished and job.config.output.reuse:
+            outcomes[index] = Outcome(job, True, reused=True)
+            on_event(job, {"kind": "reused"})
+        else:
+            waiting.append(index)
+    if waiting:
+        context = warm_server([jobs[index].config for index in waiting])
+        threads = max(1, cores() // workers) if workers > 1 else None
+        outcomes |= _drain(context, jobs, waiting, (workers, threads, on_event))
+    return [outcomes[index] for index in range(len(jobs))]
+
+
+def warm_server(configs: Sequence[Config]) -> Any:
+    """Return a multiprocessing context whose server has imported what these runs need."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the server must not start a pool that a fork would lose
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ["HEADSWAP_WARM"] = ",".join(sorted(set(filter(None, map(_model_type, configs)))))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["headswap.warm"])
+    return context
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _drain(context: Any, jobs: Sequence[Job], waiting: list[int], how: tuple[int, int | None, OnEvent]) -> dict[int, Outcome]:
+    workers, threads, on_event = how
+    outcomes: dict[int, Outcome] = {}
+    running: dict[int, _Child] = {}
+    queue = list(waiting)
+    with _children_end(running):
+        while queue or running:
+            while queue and len(running) < workers:
+                index = queue.pop(0)
+                running[index] = _start(context, jobs[index], threads)
+                on_event(jobs[index], {"kind": "started"})
+            wait([child.connection for child in running.values()], timeout=0.5)
+            for index, child in list(running.items()):
+                if _listen(child, on_event):
+                    outcomes[index] = _ended(child)
+                    on_event(child.job, {"kind": "ended", "outcome": outcomes[index]})
+                    del running[index]
+    return outcomes
+
+
+def _start(context: Any, job: Job, threads: int | None) -> _Child:
+    from headswap.worker import work
+
+    job.folder.path.mkdir(parents=True, exist_ok=True)
+    (job.folder / "result.json").unlink(missing_ok=True)
+    write_text(job.folder / "config.yaml", configuration.dump(job.config))
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=work, args=(str(job.folder.path), threads, sender), daemon=True)
+    process.start()
+    sender.close()
+    return _Child(job, process, receiver)
+
+
+def _listen(child: _Child, on_event: OnEvent) -> bool:
+    """Pass on what a child has said; return whether it has ended."""
+    try:
+        while child.connection.poll():
+            message = child.connection.recv()
+            if message["kind"] in ("finished", "failed"):
+                child.last = message
+            else:
+                on_event(child.job, message)
+    except (EOFError, OSError):
+        child.process.join()
+        return True
+    return False
+
+
+def _ended(child: _Child) -> Outcome:
+    child.connection.close()
+    if child.last.get("kind") == "finished":
+        return Outcome(child.job, True)
+    if child.last:
+        return Outcome(child.job, False, error=child.last["error"], code=child.last["code"])
+    return Outcome(child.job, False, error=_death(child.process.exitcode, child.job), code=1)
+
+
+def _death(code: int | None, job: Job) -> str:
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name
+        hint = "out of memory? set a smaller train.micro_batch_size" if name == "SIGKILL" else "see its log"
+        return f"{job.folder.path}: the run's process was killed; found {name}; {hint}"
+    return f"{job.folder.path}: the run's process ended with code {code}; see {job.folder / 'log.txt'}"
+
+
+@contextlib.contextmanager
+def _children_end(running: dict[int, _Child]) -> Iterator[None]:
+    """End all children when the parent leaves early (Ctrl-C, an error)."""
+    try:
+        yield
+    finally:
+        for child in running.values():
+            child.process.terminate()
+        for child in running.values():
+            child.process.join(5)
+
+
+def _model_type(config: Config) -> str | None:
+    """Return the body's model type, as far as a local config.json tells it; the server preloads its code."""
+    plugs = configuration.build_plugs(config)
+    try:
+        found = json.loads((plugs.body.locate().folder / "config.json").read_text(encoding="utf-8"))
+    except (HeadswapError, OSError, ValueError):
+        return None  # the child will say what is wrong
+    return str(found.get("model_type", ""))
+
+
+def _ignore(job: Job, event: Mapping[str, Any]) -> None:
+    """Watch nothing."""

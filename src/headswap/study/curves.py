@@ -1,0 +1,245 @@
+"""What the learning curves and the training sizes say: speed of learning and labels saved. Pure numbers.
+
+Study chain: runs -> curves (this) -> results. Scores are turned so that more is better before they come here.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import integrate, optimize, stats
+
+from headswap.study.runs import LearningCurve
+from headswap.study.statistics import Interval, t_interval
+
+HITS = 3
+CENSORED_LIMIT = 0.05
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """When one pair's arms first held the control's own final validation score; None = not within the run."""
+
+    seed: int
+    target: float
+    treatment: dict[str, float] | None
+    control: dict[str, float] | None
+    at_first_evaluation: bool
+    """The treatment was there when first looked at, so its time is an upper bound."""
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """Speed of learning at one size; areas are the mean score over log examples seen, in the metric's unit."""
+
+    size: int | None
+    labels: int
+    treatment_area: float
+    control_area: float
+    area_difference: Interval
+    arrivals: tuple[Arrival, ...]
+    reached: int
+    ratio: Interval | None
+    """How many times fewer examples the treatment needed (geometric mean); None when any pair is censored."""
+    seconds_ratio: float | None
+    at_least: bool
+    caught_up_at: float | None
+    """Examples seen from which the control's mean curve stays level with or above the treatment's, if any."""
+
+
+@dataclass(frozen=True)
+class LabelsSaved:
+    """How many labels the control needs for the score that the treatment has with `labels`, as a ratio.
+
+    `ratio` is None when 5 % or more of the seed resamples are censored; `bound` with `bound_kind` ("at least",
+    "at most" or "unknown") then holds what can be said, one-sided 95 %.
+    """
+
+    labels: int
+    score: float
+    ratio: float | None
+    low: float | None
+    high: float | None
+    bound_kind: str
+    bound: float | None
+    censored_share: float
+
+    @property
+    def settled(self) -> bool:
+        """Whether the ratio can be told from 1."""
+        return self.low is not None and self.high is not None and (self.low > 1 or self.high < 1)
+
+
+def curve_area(curve: LearningCurve, start: float, end: float) -> float:
+    """Return the mean score between `start` and `end` examples seen, every doubling weighing the same."""
+    grid = np.unique(np.concatenate([[start, end], curve.examples[(curve.examples > start) & (curve.examples < end)]]))
+    scores = score_at(curve, grid)
+    return float(integrate.trapezoid(scores, np.log(grid)) / math.log(end / start))
+
+
+def score_at(curve: LearningCurve, examples: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return the scores at these numbers of examples, linear in log examples, held flat outside the run."""
+    seen = curve.examples > 0
+    return np.interp(np.log(examples), np.log(curve.examples[seen]), curve.scores[seen])
+
+
+def common_range(curves: list[LearningCurve]) -> tuple[float, float] | None:
+    """Return the first and last number of examples that every curve covers, None when they share no stretch."""
+    seen = [curve.examples[curve.examples > 0] for curve in curves]
+    if not seen or any(len(examples) < 2 for examples in seen):
+        return None
+    start, end = max(examples[0] for examples in seen), min(examples[-1] for examples in seen)
+    return (float(start), float(end)) if start < end else None
+
+
+def arrival_index(scores: NDArray[np.floating], target: float) -> int | None:
+    """Return the first of three consecutive evaluations at `target` or above, None when there is none.
+
+    A stretch that lasts to the end of the run counts even when it is shorter: the control thereby reaches its own
+    final score by construction, and only the treatment can be censored. A single first hit would favour noise.
+    """
+    above = scores >= target
+    hits = (index for index in range(len(above)) if above[index : index + HITS].all())
+    return next(hits, None)
+
+
+def arrival(seed: int, treatment: LearningCurve, control: LearningCurve) -> Arrival:
+    """Return when both arms of a pair reached the control's score at its last evaluation."""
+    target = float(control.scores[-1])
+    places = arrival_index(treatment.scores, target), arrival_index(control.scores, target)
+    first, second = (_moment(c, place) for c, place in zip((treatment, control), places, strict=True))
+    return Arrival(seed, target, first, second, places[0] == 0)
+
+
+def _moment(curve: LearningCurve, index: int | None) -> dict[str, float] | None:
+    if index is None:
+        return None
+    return {name: float(getattr(curve, name)[index]) for name in ("steps", "examples", "seconds")}
+
+
+def convergence(
+    size: int | None, labels: int, pairs: list[tuple[int, LearningCurve, LearningCurve]], confidence: float
+) -> Convergence | None:
+    """Compare the learning curves of the pairs (seed, treatment, control) of one size; None without common steps."""
+    span = common_range([curve for _, first, second in pairs for curve in (first, second)])
+    if span is None:
+        return None
+    areas = np.array([[curve_area(first, *span), curve_area(second, *span)] for _, first, second in pairs])
+    arrivals = tuple(arrival(*pair) for pair in pairs)
+    ratio, seconds = _speed(arrivals, confidence)
+    return Convergence(
+        size,
+        labels,
+        float(areas[:, 0].mean()),
+        float(areas[:, 1].mean()),
+        t_interval(areas[:, 0] - areas[:, 1], confidence),
+        arrivals,
+        sum(each.treatment is not None for each in arrivals),
+        ratio,
+        seconds,
+        any(each.at_first_evaluation for each in arrivals),
+        _caught_up(pairs, span[0]),
+    )
+
+
+def _speed(arrivals: tuple[Arrival, ...], confidence: float) -> tuple[Interval | None, float | None]:
+    times = [(each.treatment, each.control) for each in arrivals]
+    if any(first is None or second is None or min(first["examples"], second["examples"]) <= 0 for first, second in times):
+        return None, None
+    logs = [math.log(second["examples"] / first["examples"]) for first, second in times if first and second]
+    interval = t_interval(logs, confidence)
+    ends = {"mean": math.exp(interval.mean), "method": "t over seeds of log ratios"}
+    if interval.low is not None and interval.high is not None:
+        ends |= {"low": math.exp(interval.low), "high": math.exp(interval.high)}
+    ratio = Interval(**interval.__dict__ | ends | {"standard_error": None, "degrees_of_freedom": None})
+    seconds = np.array([second["seconds"] / max(first["seconds"], 1e-9) for first, second in times if first and second])
+    finite = np.isfinite(seconds).all() and (seconds > 0).all()
+    return ratio, float(np.exp(np.log(seconds).mean())) if finite else None
+
+
+def _caught_up(pairs: list[tuple[int, LearningCurve, LearningCurve]], start: float) -> float | None:
+    seen = [curve.examples for _, first, second in pairs for curve in (first, second)]
+    grid = np.unique(np.concatenate(seen))
+    grid = grid[grid >= start]
+    gaps = np.mean([score_at(first, grid) - score_at(second, grid) for _, first, second in pairs], axis=0)
+    behind = np.flatnonzero(gaps > 0)
+    if not behind.size:
+        return float(grid[0])
+    return float(grid[behind[-1] + 1]) if behind[-1] + 1 < len(grid) else None
+
+
+def labels_saved(
+    treatment: NDArray[np.floating], control: NDArray[np.floating], sizes: NDArray[np.floating], confidence: float = 0.95
+) -> list[LabelsSaved]:
+    """Return the labels-saved ratio at every size, with intervals from seeds resampled jointly over arms and sizes.
+
+    The resampled deviations are stretched by sqrt(S / (S - 1)) t / z, without which a bootstrap over a handful of
+    seeds is too narrow. The learning-by-size curves are smoothed to rise only (isotonic regression), because more
+    labels do not hurt but noise does, and interpolated in log labels.
+
+    Args:
+        treatment: [seeds, sizes] test scores, more is better; control likewise, with the same seeds in the rows.
+        sizes: labelled rows, rising; at least two.
+    """
+    seeds = len(treatment)
+    if seeds < 3 or len(sizes) < 2:
+        return []
+    means = np.stack([treatment.mean(axis=0), control.mean(axis=0)])
+    dice = np.random.default_rng(0)
+    drawn = dice.integers(seeds, size=(RESAMPLES, seeds))
+    tail = (1 + confidence) / 2
+    stretch = math.sqrt(seeds / (seeds - 1)) * stats.t.ppf(tail, seeds - 1) / stats.norm.ppf(tail)
+    resampled = np.stack([treatment[drawn].mean(axis=1), control[drawn].mean(axis=1)], axis=1)
+    logs = np.log(sizes)
+    central = _log_ratios(*means, logs)
+    spread = np.array([_log_ratios(*draw, logs) for draw in means + stretch * (resampled - means)])
+    smooth = _rising(means[0])
+    return [
+        _saved(int(size), float(smooth[index]), central[index], spread[:, index], (sizes, confidence))
+        for index, size in enumerate(sizes)
+    ]
+
+
+def _log_ratios(treatment: NDArray, control: NDArray, log_sizes: NDArray) -> NDArray:
+    """Return log(labels the control needs / labels the treatment has) by size; +-inf beyond the control's sizes."""
+    return labels_for(_rising(treatment), _rising(control), log_sizes) - log_sizes
+
+
+def labels_for(targets: NDArray, scores: NDArray, log_sizes: NDArray) -> NDArray:
+    """Return the log labels at which rising `scores` first reach each target, by linear interpolation."""
+    place = np.searchsorted(scores, targets, side="left")
+    inner = np.clip(place, 1, len(scores) - 1)
+    rise = scores[inner] - scores[inner - 1]
+    share = (targets - scores[inner - 1]) / np.where(rise > 0, rise, 1.0)
+    found = log_sizes[inner - 1] + share * (log_sizes[inner] - log_sizes[inner - 1])
+    found = np.where((place == 0) & (targets < scores[0]), -np.inf, np.where(place == 0, log_sizes[0], found))
+    return np.where(place == len(scores), np.inf, found)
+
+
+def _rising(scores: NDArray) -> NDArray:
+    return optimize.isotonic_regression(scores).x
+
+
+def _saved(
+    labels: int, score: float, central: float, spread: NDArray, frame: tuple[NDArray[np.floating], float]
+) -> LabelsSaved:
+    sizes, confidence = frame
+    above, below = float(np.mean(spread == np.inf)), float(np.mean(spread == -np.inf))
+    if above + below < CENSORED_LIMIT and math.isfinite(central):
+        inner = np.sort(np.clip(spread, math.log(sizes[0] / labels), math.log(sizes[-1] / labels)))
+        low, high = np.quantile(inner, [(1 - confidence) / 2, (1 + confidence) / 2])
+        ends = math.exp(central), math.exp(min(low, central)), math.exp(max(high, central))
+        return LabelsSaved(labels, score, *ends, "", None, above + below)
+    if above >= CENSORED_LIMIT and below >= CENSORED_LIMIT:
+        return LabelsSaved(labels, score, None, None, None, "unknown", None, above + below)
+    tail = 0.05 if above >= below else 0.95
+    edge = sizes[-1] if above >= below else sizes[0]
+    limit = math.log(edge / labels)
+    quantile = float(np.quantile(spread, tail, method="lower" if tail < 0.5 else "higher"))
+    bound = math.exp(min(quantile, limit) if above >= below else max(quantile, limit))
+    kind = "at least" if above >= below else "at most"
+    return LabelsSaved(labels, score, None, None, None, kind, bound, above + below)

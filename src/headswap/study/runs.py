@@ -1,0 +1,185 @@
+"""Read the folders of a study's runs. Study chain: execute -> runs (this) -> contrasts and curves -> results."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from numpy.typing import NDArray
+
+from headswap.errors import RunError
+
+TINY = 1e-9
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What the study's execution says about one run. `size` counts labelled rows, None for all that the task has."""
+
+    arm: str
+    size: int | None
+    seed: int
+    folder: Path
+    status: Literal["finished", "failed"]
+    reason: str = ""
+    reused: bool = False
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """The primary metric on the validation split as training went; seconds leave evaluation out."""
+
+    steps: NDArray[np.floating]
+    examples: NDArray[np.floating]
+    seconds: NDArray[np.floating]
+    scores: NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """One finished run: its result, its test predictions in the order of their ids, its learning curve."""
+
+    record: RunRecord
+    result: dict[str, Any]
+    ids: NDArray
+    labels: NDArray
+    predictions: NDArray
+    curve: LearningCurve
+    config: dict[str, Any]
+    about: dict[str, Any]
+    ledger: dict[str, Any]
+
+    @property
+    def arm(self) -> str:
+        return self.record.arm
+
+    @property
+    def seed(self) -> int:
+        return self.record.seed
+
+    @property
+    def folder(self) -> Path:
+        return self.record.folder
+
+    @property
+    def primary(self) -> str:
+        return self.result["primary"]
+
+    @property
+    def score(self) -> float:
+        return float(self.result["scores"]["test"][self.primary])
+
+    @property
+    def labelled_rows(self) -> int:
+        return self.record.size or int(self.result["rows"]["train"]) + int(self.result["rows"]["validation"])
+
+    @property
+    def classifies(self) -> bool:
+        return bool(np.issubdtype(self.labels.dtype, np.integer))
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether the run predicts no better than always naming the test split's commonest label."""
+        if self.result.get("collapsed"):
+            return True
+        if not self.classifies or not self.labels.size:
+            return False
+        majority = np.unique(self.labels, return_counts=True)[1].max() / self.labels.size
+        return bool(np.mean(self.predictions == self.labels) <= majority + TINY)
+
+
+def read_run(record: RunRecord) -> FinishedRun:
+    """Return the run of a finished folder. Raises RunError naming the file that is absent or damaged."""
+    folder = record.folder
+    result = _json(folder / "result.json")
+    for key in ("primary", "scores", "rows"):
+        if key not in result:
+            raise RunError(f"{folder / 'result.json'}: lacks a key; found no {key!r}; run it again with output.reuse=false")
+    ids, labels, predictions = _test_predictions(folder / "predictions.parquet")
+    about = folder / "run.json"
+    ledger = folder / "ledger.json"
+    return FinishedRun(
+        record,
+        result,
+        ids,
+        labels,
+        predictions,
+        _curve(folder / "metrics.jsonl", result["primary"]),
+        _yaml(folder / "config.yaml"),
+        _json(about) if about.exists() else {},
+        _json(ledger).get("summary", {}) if ledger.exists() else {},
+    )
+
+
+def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of nested dicts by dotted key; lists of plain values stay one leaf."""
+    if isinstance(node, list) and any(isinstance(item, dict | list) for item in node):
+        node = {str(index): item for index, item in enumerate(node)}
+    if not isinstance(node, dict):
+        return {prefix: node}
+    leaves: dict[str, Any] = {}
+    for key, value in node.items():
+        leaves |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    return leaves
+
+
+def _test_predictions(path: Path) -> tuple[NDArray, NDArray, NDArray]:
+    try:
+        table = pq.read_table(path, columns=["id", "label", "prediction"], filters=[("split", "==", "test")])
+    except (OSError, pa.ArrowException) as fault:
+        raise RunError(f"{path}: cannot be read; {_line(fault)}; run it again with output.reuse=false") from fault
+    ids = np.array(table["id"].to_pylist(), dtype=object).astype(str)
+    order = np.argsort(ids, kind="stable")
+    if len(np.unique(ids)) != len(ids):
+        raise RunError(f"{path}: a test id stands twice; found {len(ids)} rows; run it again with output.reuse=false")
+    return ids[order], table["label"].to_numpy()[order], table["prediction"].to_numpy()[order]
+
+
+def _curve(path: Path, metric: str) -> LearningCurve:
+    points: dict[int, tuple[float, ...]] = {}  # a resumed run repeats steps: the later line stands
+    for number, line in enumerate(_text(path).splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+            if entry.get("kind") == "validation":
+                point = entry["step"], entry["examples"], entry.get("seconds", float("nan")), entry[metric]
+                points[entry["step"]] = tuple(float(value) for value in point)
+        except (ValueError, KeyError, TypeError, AttributeError) as fault:
+            raise RunError(f"{path}:{number}: not a metrics line; {_line(fault)}; run it again") from fault
+    columns = np.array([points[step] for step in sorted(points)], dtype=float).reshape(-1, 4).T
+    return LearningCurve(*columns)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        node = json.loads(_text(path))
+    except ValueError as fault:
+        raise RunError(f"{path}: not JSON; {_line(fault)}; run it again with output.reuse=false") from fault
+    if not isinstance(node, dict):
+        raise RunError(f"{path}: not an object; found {type(node).__name__}; run it again with output.reuse=false")
+    return node
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    try:
+        return yaml.safe_load(_text(path)) or {}
+    except yaml.YAMLError as fault:
+        raise RunError(f"{path}: not YAML; {_line(fault)}; run it again with output.reuse=false") from fault
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as fault:
+        raise RunError(f"{path}: cannot be read; {_line(fault)}; run it again with output.reuse=false") from fault
+
+
+def _line(fault: Exception) -> str:
+    return " ".join(str(fault).split()) or type(fault).__name__
