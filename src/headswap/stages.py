@@ -1,0 +1,30 @@
+"""Chains of runs: each stage is the user's experiment with other overrides, and the body of the stage before. Floor 5."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+
+from headswap import config as configuration
+from headswap.launch import folder_of
+from headswap.spine import Config
+
+
+def stage_configs(config: Config, flags: argparse.Namespace) -> Iterator[tuple[str, Config]]:
+    """Yield (name, configuration) of each stage in order; an experiment without stages is one stage.
+
+    A stage's overrides come after the experiment's and before the user's own on the command line; its `run` is the
+    folder of the stage before, which is known before that stage has run.
+    """
+    if not config.stages:
+        yield "run", config
+        return
+    before = config.run
+    for stage in config.stages:
+        chosen = [word for word in flags.overrides if not word.lstrip("+~").startswith(("stages", "task=", "body="))]
+        overrides = [*stage.overrides, *chosen, "stages=[]"]
+        if before is not None:
+            overrides.append(f"run='{before}'")
+        made = configuration.compose(overrides, flags.config_dir)
+        yield stage.name, made
+        before = str(folder_of(made).path)
