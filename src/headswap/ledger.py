@@ -80,12 +80,16 @@ class Ledger:
             "architecture": self.architecture,
             "init": self.init,
             "coverage": self.coverage,
+            "elements": {part: self._elements(part) for part in PARTS},
             "counts": counts,
             "labels": list(self.labels),
             "copied_labels": list(self.copied_labels),
             "new_labels": list(self.new_labels),
             "retired_labels": list(self.retired_labels),
         }
+
+    def _elements(self, part: Part) -> int:
+        return sum(entry.elements for entry in self.entries if entry.part == part and entry.fate != "dropped")
 
     def table(self) -> list[tuple[str, str, str, str, str]]:
         """Return at most 12 rows (part, fate, tensors, elements, remark) for a person, without a heading."""
@@ -103,7 +107,7 @@ class Ledger:
         return rows
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types; `from_dict` is the inverse."""
+        """Return plain JSON types, `summary()` among them; `from_dict` is the inverse."""
         plain = asdict(self)
         plain["entries"] = [
             entry | {"shape": list(entry["shape"]), "rows": [list(pair) for pair in entry["rows"]]}
@@ -111,13 +115,13 @@ class Ledger:
         ]
         for key in ("labels", "copied_labels", "new_labels", "retired_labels"):
             plain[key] = list(plain[key])
-        return plain | {"coverage": self.coverage}
+        return plain | {"summary": self.summary()}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Ledger:
         """Rebuild a ledger from `to_dict()` or the JSON made of it."""
         fields = {key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()}
-        fields.pop("coverage", None)
+        fields.pop("summary", None)
         fields["entries"] = tuple(
             Entry(**(entry | {"shape": tuple(entry["shape"]), "rows": tuple(tuple(pair) for pair in entry["rows"])}))
             for entry in plain["entries"]

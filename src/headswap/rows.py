@@ -1,7 +1,7 @@
 """What is done to rows between reading and tokenising: repeats, automatic splits, nested subsets, hashes. Floor 0.
 
-Every choice is a pure function of the rows and of a generator; positions are 0-based row numbers of one split. NumPy and
-pyarrow are imported inside the functions.
+Every choice is a pure function of the rows and of a generator; positions are 0-based row numbers of one split. NumPy
+and pyarrow are imported inside the functions.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def automatic_split(
     first = {key: position for position, key in reversed(list(enumerate(keys)))}
     heads = sorted(first.values())
     order = stratified_order([labels[position] for position in heads], generator)
-    cuts = [int(round(share * len(heads))) for share in shares.values()]
+    cuts = [round(share * len(heads)) for share in shares.values()]
     bounds = np.cumsum([len(heads) - sum(cuts), *cuts])[:-1]
     group_of = {keys[position]: number for number, position in enumerate(heads)}
     groups = np.asarray([group_of[key] for key in keys], dtype=np.int64)
@@ -131,7 +131,8 @@ def rows_hash(dataset: datasets.Dataset) -> str:
     """Return the sha256 of a dataset's columns and values, whatever file or indices it comes from."""
     import pyarrow as pa
 
-    table = dataset.with_format("arrow")[:].replace_schema_metadata(None).combine_chunks()
+    rows: Any = dataset.with_format("arrow")[:]
+    table = rows.replace_schema_metadata(None).combine_chunks()
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)

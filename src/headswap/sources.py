@@ -14,6 +14,7 @@ import gzip
 import hashlib
 import io
 import json
+import math
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -80,7 +81,7 @@ class Table:
 
 def as_text(value: str | float | bool | None) -> str | None:
     """Return a JSON scalar as the text a label or a sentence is compared by."""
-    if value is None or value != value:  # a NaN differs from itself
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -134,7 +135,8 @@ def _in_package(source: str) -> Path:
         ) from error
     if inside not in files:
         raise DataError(
-            f"{source}: no such file in the package; found {len(files)} others{nearest(inside, files)}; correct the path"
+            f"{source}: no such file in the package; found {len(files)} others{nearest(inside, files)}; "
+            f"correct the path"
         )
     return Path(str(files[inside].locate()))
 
@@ -229,8 +231,8 @@ def _read_csv(path: Path, text: str, reading: Reading) -> Table:
                 end = reader.line_num
     except csv.Error as error:
         raise DataError(
-            f"{path}: cannot be cut into fields; found {error} in the row that starts at line {end + 1}; mend that row, "
-            f"or set task.quotes=false if quotation marks are ordinary characters there"
+            f"{path}: cannot be cut into fields; found {error} in the row that starts at line {end + 1}; mend "
+            f"that row, or set task.quotes=false if quotation marks are ordinary characters there"
         ) from error
     header = rows[0]
     remedy = (

@@ -167,7 +167,9 @@ def _difference(first: FinishedRun, second: FinishedRun) -> str:
     if first.result.get("labels") != second.result.get("labels"):
         return f"labels {first.result.get('labels')} and {second.result.get('labels')}"
     if not np.array_equal(first.ids, second.ids):
-        return f"{len(first.ids)} and {len(second.ids)} test ids, {len(np.intersect1d(first.ids, second.ids))} in common"
+        return (
+            f"{len(first.ids)} and {len(second.ids)} test ids, {len(np.intersect1d(first.ids, second.ids))} in common"
+        )
     if not np.array_equal(first.labels, second.labels):
         return f"{int(np.sum(first.labels != second.labels))} test rows with another label"
     return ""

@@ -6,7 +6,7 @@ Study chain: runs -> curves (this) -> results. Scores are turned so that more is
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -148,14 +148,21 @@ def convergence(
 
 def _speed(arrivals: tuple[Arrival, ...], confidence: float) -> tuple[Interval | None, float | None]:
     times = [(each.treatment, each.control) for each in arrivals]
-    if any(first is None or second is None or min(first["examples"], second["examples"]) <= 0 for first, second in times):
+    if any(
+        first is None or second is None or min(first["examples"], second["examples"]) <= 0 for first, second in times
+    ):
         return None, None
     logs = [math.log(second["examples"] / first["examples"]) for first, second in times if first and second]
     interval = t_interval(logs, confidence)
-    ends = {"mean": math.exp(interval.mean), "method": "t over seeds of log ratios"}
-    if interval.low is not None and interval.high is not None:
-        ends |= {"low": math.exp(interval.low), "high": math.exp(interval.high)}
-    ratio = Interval(**interval.__dict__ | ends | {"standard_error": None, "degrees_of_freedom": None})
+    ratio = replace(
+        interval,
+        mean=math.exp(interval.mean),
+        low=None if interval.low is None else math.exp(interval.low),
+        high=None if interval.high is None else math.exp(interval.high),
+        standard_error=None,
+        degrees_of_freedom=None,
+        method="t over seeds of log ratios",
+    )
     seconds = np.array([second["seconds"] / max(first["seconds"], 1e-9) for first, second in times if first and second])
     finite = np.isfinite(seconds).all() and (seconds > 0).all()
     return ratio, float(np.exp(np.log(seconds).mean())) if finite else None
@@ -173,7 +180,10 @@ def _caught_up(pairs: list[tuple[int, LearningCurve, LearningCurve]], start: flo
 
 
 def labels_saved(
-    treatment: NDArray[np.floating], control: NDArray[np.floating], sizes: NDArray[np.floating], confidence: float = 0.95
+    treatment: NDArray[np.floating],
+    control: NDArray[np.floating],
+    sizes: NDArray[np.floating],
+    confidence: float = 0.95,
 ) -> list[LabelsSaved]:
     """Return the labels-saved ratio at every size, with intervals from seeds resampled jointly over arms and sizes.
 
@@ -195,8 +205,8 @@ def labels_saved(
     stretch = math.sqrt(seeds / (seeds - 1)) * stats.t.ppf(tail, seeds - 1) / stats.norm.ppf(tail)
     resampled = np.stack([treatment[drawn].mean(axis=1), control[drawn].mean(axis=1)], axis=1)
     logs = np.log(sizes)
-    central = _log_ratios(*means, logs)
-    spread = np.array([_log_ratios(*draw, logs) for draw in means + stretch * (resampled - means)])
+    central = _log_ratios(means[0], means[1], logs)
+    spread = np.array([_log_ratios(a, b, logs) for a, b in means + stretch * (resampled - means)])
     smooth = _rising(means[0])
     return [
         _saved(int(size), float(smooth[index]), central[index], spread[:, index], (sizes, confidence))

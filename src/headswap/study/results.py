@@ -19,55 +19,21 @@ import numpy as np
 from headswap.errors import RunError
 from headswap.spine import StudyConfig
 from headswap.study.contrasts import Contrast, Pair, contrast
-from headswap.study.curves import Convergence, LabelsSaved, LearningCurve, convergence, labels_saved
+from headswap.study.curves import Convergence, LabelsSaved
 from headswap.study.environment import environment, warnings_about
 from headswap.study.runs import FinishedRun, RunRecord, read_run
-from headswap.study.statistics import Interval, t_interval
+from headswap.study.summaries import (
+    ArmScore,
+    Curve,
+    Groups,
+    arm_score,
+    labels_by_size,
+    mean_curve,
+    paired,
+    speed_of_learning,
+)
 
 __all__ = ["ArmScore", "Comparison", "Curve", "Excluded", "RunRecord", "compare", "save"]
-
-
-@dataclass(frozen=True)
-class ArmScore:
-    """The finished runs of one arm at one size. Collapsed runs count in the mean and are told apart."""
-
-    arm: str
-    size: int | None
-    labels: int
-    interval: Interval
-    deviation: float | None
-    scores: dict[int, float]
-    collapsed: tuple[int, ...]
-    failed: int
-    reused: int
-    metrics: dict[str, float]
-    rows: dict[str, int]
-    steps: float
-    examples: float
-    seconds: dict[str, float]
-    parameters: dict[str, int]
-
-    @property
-    def mean(self) -> float:
-        return self.interval.mean
-
-    @property
-    def runs(self) -> int:
-        return len(self.scores)
-
-
-@dataclass(frozen=True)
-class Curve:
-    """The mean learning curve of one arm at one size with its band, and every seed's own."""
-
-    arm: str
-    size: int | None
-    labels: int
-    examples: tuple[float, ...]
-    mean: tuple[float, ...]
-    low: tuple[float | None, ...]
-    high: tuple[float | None, ...]
-    seeds: dict[int, tuple[tuple[float, float], ...]]
 
 
 @dataclass(frozen=True)
@@ -143,12 +109,12 @@ def compare(records: Sequence[RunRecord], study: StudyConfig, overlays: Mapping[
     contrasts = []
     for arm, size in groups:
         if arm != study.control:
-            pairs, alone = _pairs(groups.get((arm, size), []), groups.get((study.control, size), []))
+            pairs, alone = _paired(groups.get((arm, size), []), groups.get((study.control, size), []))
             excluded += alone
             contrasts += [contrast(pairs, study)] if pairs else []
     excluded += _lone_controls(groups, study)
     first = runs[0]
-    scores = tuple(_arm_score(group, records, study) for group in groups.values())
+    scores = tuple(arm_score(group, records, study) for group in groups.values())
     return Comparison(
         study,
         dict(overlays),
@@ -157,9 +123,9 @@ def compare(records: Sequence[RunRecord], study: StudyConfig, overlays: Mapping[
         bool(first.result.get("per_example", {}).get(first.primary, False)),
         scores,
         tuple(contrasts),
-        tuple(filter(None, (_curve(group, study.confidence) for group in groups.values()))),
-        _convergence(groups, study),
-        _labels_saved(groups, study),
+        tuple(filter(None, (mean_curve(group, study.confidence) for group in groups.values()))),
+        speed_of_learning(groups, study),
+        labels_by_size(groups, study),
         tuple(excluded),
         tuple(warnings_about(runs, scores, contrasts, study)),
         environment(runs),
@@ -224,9 +190,6 @@ def _rank(arm: str, study: StudyConfig) -> tuple[int, str]:
     return ({study.treatment: 0, study.control: 1}.get(arm, 2), arm)
 
 
-Groups = dict[tuple[str, int | None], list[FinishedRun]]
-
-
 def _groups(runs: Iterable[FinishedRun]) -> Groups:
     groups: Groups = {}
     for run in runs:
@@ -234,11 +197,11 @@ def _groups(runs: Iterable[FinishedRun]) -> Groups:
     return groups
 
 
-def _pairs(treated: list[FinishedRun], controls: list[FinishedRun]) -> tuple[list[Pair], list[Excluded]]:
-    by_seed = {run.seed: run for run in controls}
-    pairs = [(run, by_seed[run.seed]) for run in treated if run.seed in by_seed]
+def _paired(treated: list[FinishedRun], controls: list[FinishedRun]) -> tuple[list[Pair], list[Excluded]]:
+    pairs = paired(treated, controls)
+    matched = {run.seed for run, _ in pairs}
     reason = "no finished control run of this size and seed to pair with; counts in its arm's mean only"
-    return pairs, [_excluded(run.record, reason) for run in treated if run.seed not in by_seed]
+    return pairs, [_excluded(run.record, reason) for run in treated if run.seed not in matched]
 
 
 def _lone_controls(groups: Groups, study: StudyConfig) -> list[Excluded]:
@@ -248,89 +211,6 @@ def _lone_controls(groups: Groups, study: StudyConfig) -> list[Excluded]:
         reason = f"no finished {study.treatment} run of this size and seed to pair with; counts in its arm's mean only"
         lone += [_excluded(run.record, reason) for run in runs if arm == study.control and run.seed not in seeds]
     return lone
-
-
-def _arm_score(runs: list[FinishedRun], records: Sequence[RunRecord], study: StudyConfig) -> ArmScore:
-    first = runs[0]
-    scores = {run.seed: run.score for run in runs}
-    tests = [run.result["scores"]["test"] for run in runs]
-    metrics = {name: float(np.mean([test[name] for test in tests])) for name in tests[0] if all(name in t for t in tests)}
-    kin = [each for each in records if (each.arm, each.size) == (first.arm, first.record.size)]
-    clocks = [run.result.get("seconds", {}) for run in runs]
-    return ArmScore(
-        first.arm,
-        first.record.size,
-        first.labelled_rows,
-        t_interval(list(scores.values()), study.confidence),
-        float(np.std(list(scores.values()), ddof=1)) if len(scores) > 1 else None,
-        scores,
-        tuple(run.seed for run in runs if run.collapsed),
-        len(kin) - len(runs),
-        sum(run.record.reused for run in runs),
-        metrics,
-        {split: int(value) for split, value in first.result["rows"].items()},
-        float(np.mean([run.result.get("steps", 0) for run in runs])),
-        float(np.mean([run.result.get("examples", 0) for run in runs])),
-        {name: float(np.mean([clock.get(name, 0.0) for clock in clocks])) for name in ("train", "evaluate", "total")},
-        first.result.get("parameters", {}),
-    )
-
-
-def _curve(runs: list[FinishedRun], confidence: float) -> Curve | None:
-    """Average the seeds where all of them have values: on the shortest run's steps, linear in log examples."""
-    from headswap.study.curves import common_range, score_at
-
-    span = common_range([run.curve for run in runs])
-    if span is None:
-        return None
-    grid = min((run.curve.examples for run in runs), key=len)
-    grid = grid[(grid >= span[0]) & (grid <= span[1])]
-    values = np.array([score_at(run.curve, grid) for run in runs])
-    bands = [t_interval(column, confidence) for column in values.T]
-    return Curve(
-        runs[0].arm,
-        runs[0].record.size,
-        runs[0].labelled_rows,
-        tuple(grid.tolist()),
-        tuple(values.mean(axis=0).tolist()),
-        tuple(band.low for band in bands),
-        tuple(band.high for band in bands),
-        {run.seed: tuple(zip(run.curve.examples.tolist(), run.curve.scores.tolist(), strict=True)) for run in runs},
-    )
-
-
-def _upward(run: FinishedRun) -> LearningCurve:
-    sign = 1.0 if run.result.get("greater_is_better", True) else -1.0
-    return dataclasses.replace(run.curve, scores=sign * run.curve.scores)
-
-
-def _convergence(groups: Groups, study: StudyConfig) -> tuple[Convergence, ...]:
-    found = []
-    for (arm, size), runs in groups.items():
-        pairs, _ = _pairs(runs, groups.get((study.control, size), [])) if arm == study.treatment else ([], [])
-        curves = [(first.seed, _upward(first), _upward(second)) for first, second in pairs]
-        found.append(convergence(size, runs[0].labelled_rows, curves, study.confidence) if curves else None)
-    return tuple(filter(None, found))
-
-
-def _labels_saved(groups: Groups, study: StudyConfig) -> tuple[LabelsSaved, ...]:
-    """Use the seeds that both arms have at every size they share."""
-    sizes = [size for arm, size in groups if arm == study.treatment and (study.control, size) in groups]
-    arms = {arm: [groups[arm, size] for size in sizes] for arm in (study.treatment, study.control)}
-    every = [{run.seed for run in runs} for arm in arms.values() for runs in arm]
-    seeds = sorted(set.intersection(*every)) if every else []
-    if not seeds:
-        return ()
-    sign = 1.0 if groups[study.treatment, sizes[0]][0].result.get("greater_is_better", True) else -1.0
-
-    def grid(arm: str) -> np.ndarray:
-        by_seed = [{run.seed: sign * run.score for run in runs} for runs in arms[arm]]
-        return np.array([[scores[seed] for scores in by_seed] for seed in seeds])
-
-    labels = np.array([runs[0].labelled_rows for runs in arms[study.treatment]], dtype=float)
-    if not (np.diff(labels) > 0).all():
-        return ()
-    return tuple(labels_saved(grid(study.treatment), grid(study.control), labels, study.confidence))
 
 
 def _samples(groups: Groups) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:

@@ -100,7 +100,9 @@ def read_run(record: RunRecord) -> FinishedRun:
     result = _json(folder / "result.json")
     for key in ("primary", "scores", "rows"):
         if key not in result:
-            raise RunError(f"{folder / 'result.json'}: lacks a key; found no {key!r}; run it again with output.reuse=false")
+            raise RunError(
+                f"{folder / 'result.json'}: lacks a key; found no {key!r}; run it again with output.reuse=false"
+            )
     ids, labels, predictions = _test_predictions(folder / "predictions.parquet")
     about = folder / "run.json"
     ledger = folder / "ledger.json"

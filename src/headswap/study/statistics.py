@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -65,8 +65,9 @@ class Components:
 
     def degrees_of_freedom(self, seeds: int, examples: int) -> float:
         """Return the Satterthwaite degrees of freedom expected in a study of this size."""
-        expected = self.residual + examples * self.seed, self.residual + seeds * self.example, self.residual
-        return float(_satterthwaite(*(np.array(square) for square in expected), seeds, examples)[1])
+        by_seed, by_example = self.residual + examples * self.seed, self.residual + seeds * self.example
+        squares = np.array(by_seed), np.array(by_example), np.array(self.residual)
+        return float(_satterthwaite(squares, seeds, examples)[1])
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def t_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
     mean = float(array.mean()) if count else math.nan
     bare = Interval(mean, None, None, None, None, confidence, count, method="t over seeds")
     if count < 2:
-        return _without(bare, f"{count} seed: a spread over seeds needs at least 2")
+        return replace(bare, reason=f"{count} seed: a spread over seeds needs at least 2")
     error = float(array.std(ddof=1)) / math.sqrt(count)
     return _around(_measured(bare, error, count - 1.0), confidence)
 
@@ -103,11 +104,11 @@ def crossed_interval(differences: ArrayLike, confidence: float = 0.95) -> Interv
     array = np.asarray(differences, dtype=float)
     seeds, examples = array.shape
     mean = float(array.mean()) if array.size else math.nan
-    bare = Interval(mean, None, None, None, None, confidence, seeds, examples, "crossed seeds x examples")
+    bare = Interval(mean, None, None, None, None, confidence, seeds, examples, "crossed seeds × examples")
     if seeds < 2:
-        return _without(bare, f"{seeds} paired seed: the spread over seeds needs at least 2")
+        return replace(bare, reason=f"{seeds} paired seed: the spread over seeds needs at least 2")
     if examples < 2:
-        return _without(bare, f"{examples} test example: the spread over examples needs at least 2")
+        return replace(bare, reason=f"{examples} test example: the spread over examples needs at least 2")
     error, freedom = crossed_error(array)
     return _around(_measured(bare, float(error), float(freedom)), confidence)
 
@@ -115,7 +116,7 @@ def crossed_interval(differences: ArrayLike, confidence: float = 0.95) -> Interv
 def crossed_error(differences: NDArray[np.floating]) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """Return standard error and degrees of freedom for differences [..., seeds, examples], one pair a study."""
     seeds, examples = differences.shape[-2:]
-    total, freedom = _satterthwaite(*_mean_squares(differences), seeds, examples)
+    total, freedom = _satterthwaite(_mean_squares(differences), seeds, examples)
     return np.sqrt(total / (seeds * examples)), freedom
 
 
@@ -175,7 +176,7 @@ def sign_flip_p(differences: ArrayLike) -> float | None:
         permutation_type="samples",
         vectorized=True,
         n_resamples=2**16,  # exact up to 16 seeds, drawn beyond
-        random_state=np.random.default_rng(0),
+        rng=np.random.default_rng(0),
     )
     return float(outcome.pvalue)
 
@@ -197,7 +198,8 @@ def minimum_detectable_effect(
     def shortfall(shift: float) -> float:
         return float(stats.nct.sf(critical, degrees_of_freedom, shift)) - power
 
-    return standard_error * float(optimize.brentq(shortfall, 0.0, 4 * critical + 10))
+    shift = optimize.brentq(shortfall, 0.0, 4 * critical + 10)
+    return standard_error * float(shift)  # pyright: ignore[reportArgumentType]  full_output is off
 
 
 def detectable_effect(components: Components, seeds: int, examples: int, confidence: float = 0.95) -> float:
@@ -257,10 +259,9 @@ def _mean_squares(differences: NDArray[np.floating]) -> tuple[NDArray, NDArray, 
     return square_seed, square_example, rest / ((seeds - 1) * (examples - 1))
 
 
-def _satterthwaite(
-    by_seed: NDArray, by_example: NDArray, residual: NDArray, seeds: int, examples: int
-) -> tuple[NDArray, NDArray]:
+def _satterthwaite(squares: tuple[NDArray, NDArray, NDArray], seeds: int, examples: int) -> tuple[NDArray, NDArray]:
     """Return the mean square of the grand mean and its degrees of freedom (at least 1)."""
+    by_seed, by_example, residual = squares
     total = np.maximum(by_seed + by_example - residual, residual)
     parts = (
         (by_seed, seeds - 1),
@@ -274,9 +275,8 @@ def _satterthwaite(
 
 def _measured(bare: Interval, standard_error: float, degrees_of_freedom: float) -> Interval:
     if standard_error <= 1e-12 * max(abs(bare.mean), 1e-300):
-        return _without(bare, "every value is the same, so their spread cannot be estimated")
-    fields = bare.__dict__ | {"standard_error": standard_error, "degrees_of_freedom": degrees_of_freedom}
-    return Interval(**fields)
+        return replace(bare, reason="every value is the same, so their spread cannot be estimated")
+    return replace(bare, standard_error=standard_error, degrees_of_freedom=degrees_of_freedom)
 
 
 def _around(interval: Interval, confidence: float) -> Interval:
@@ -284,9 +284,4 @@ def _around(interval: Interval, confidence: float) -> Interval:
     if error is None or freedom is None:
         return interval
     half = float(stats.t.ppf((1 + confidence) / 2, freedom)) * error
-    ends = {"low": interval.mean - half, "high": interval.mean + half, "confidence": confidence}
-    return Interval(**interval.__dict__ | ends)
-
-
-def _without(bare: Interval, reason: str) -> Interval:
-    return Interval(**bare.__dict__ | {"reason": reason})
+    return replace(interval, low=interval.mean - half, high=interval.mean + half, confidence=confidence)

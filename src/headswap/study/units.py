@@ -29,7 +29,7 @@ class Unit:
     @property
     def difference_title(self) -> str:
         name = self.metric.replace("_", " ")
-        return f"{name}, percentage points" if self.percent else name
+        return f"{name} difference (pp)" if self.percent else f"{name} difference"
 
     def score(self, value: float) -> str:
         """Return 84.2 % or 0.842."""

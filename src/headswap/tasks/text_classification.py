@@ -18,7 +18,7 @@ from headswap.checks import Columns, Notes, checked_rows, label_names
 from headswap.contracts import SPLITS, DataRequest, Labels, LossFunction, Splits
 from headswap.errors import ConfigError, DataError
 from headswap.hub import Hub, read_hub
-from headswap.losses import class_weights, cross_entropy, squared_error
+from headswap.losses import CrossEntropy, SquaredError, class_weights
 from headswap.rows import Rows
 from headswap.seeds import Seeds
 from headswap.sources import Reading, Table, digest, is_hub_id, read
@@ -110,23 +110,22 @@ class TextClassification:
         return self._splits(self._subsets(parts, request, seeds), labels, told)
 
     def encode(self, rows: Mapping[str, list], tokenizer: PreTrainedTokenizerBase, max_length: int) -> dict[str, list]:
-        texts = [list(rows[column]) for column in self.text]
-        types = len(texts) == 2 and "token_type_ids" in tokenizer.model_input_names
-        options = {"return_attention_mask": False, "return_token_type_ids": types, "verbose": False}
-        encoded = tokenizer(*texts, truncation=True, max_length=max_length, padding=False, **options)
+        first, second = list(rows[self.text[0]]), list(rows[self.text[1]]) if len(self.text) == 2 else None
+        types = second is not None and "token_type_ids" in tokenizer.model_input_names
+        options: dict[str, Any] = {"return_attention_mask": False, "return_token_type_ids": types, "verbose": False}
+        encoded = tokenizer(first, second, truncation=True, max_length=max_length, padding=False, **options)
         columns = {name: encoded[name] for name in ("input_ids", "token_type_ids") if name in encoded}
         if encoded.encodings is not None:  # the Rust tokenizers keep what they cut off
             return {**columns, "truncated": [bool(item.overflowing) for item in encoded.encodings]}
-        whole = tokenizer(*texts, truncation=False, **options)["input_ids"]
+        whole = tokenizer(first, second, truncation=False, **options)["input_ids"]
         cut_off = [len(full) > len(kept) for full, kept in zip(whole, columns["input_ids"], strict=True)]
         return {**columns, "truncated": cut_off}
 
     def loss(self, splits: Splits) -> LossFunction:
-        """Return the sum of the losses and of their weights; their ratio is torch.nn's mean."""
         if self.problem == "regression":
-            return squared_error
+            return SquaredError()
         weights = class_weights(self.class_weights, splits.labels.names, splits.train["label"])
-        return cross_entropy(weights, self.label_smoothing)
+        return CrossEntropy(weights, self.label_smoothing)
 
     def predict(self, logits: np.ndarray) -> np.ndarray:
         return logits[:, 0] if self.problem == "regression" else logits.argmax(axis=-1)

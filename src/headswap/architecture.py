@@ -1,0 +1,272 @@
+"""Build the plain transformers model of a run: its config, its body and head, and the draw of the head. Floor 2.
+
+join() (model.py) is the only caller during a run; weights.py fills what is built here.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from headswap.contracts import Body, BodyFiles, Labels
+from headswap.errors import ConfigError, WeightsError, nearest
+from headswap.seeds import Seeds
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+LABEL_KEYS = ("id2label", "label2id", "num_labels", "problem_type")
+FIXED_KEYS = (*LABEL_KEYS, "model_type", "architectures", "auto_map", "dtype", "torch_dtype", "quantization_config")
+
+
+# ---- config ----------------------------------------------------------------------------------------------------------
+def make_config(
+    body: Body, files: BodyFiles, labels: Labels, pad_token_id: int | None = None
+) -> tuple[PreTrainedConfig, tuple[str, ...]]:
+    """Read the body's config.json; apply its overrides and the task's labels, all of them together.
+
+    Returns:
+        The config, and the label names that the checkpoint itself has (empty when it names none).
+    """
+    from transformers import AutoConfig, PreTrainedConfig
+
+    path = files.folder / "config.json"
+    try:
+        raw, _ = PreTrainedConfig.get_config_dict(str(files.folder), local_files_only=True)
+        original = AutoConfig.from_pretrained(str(files.folder), trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError) as fault:
+        raise WeightsError(f"{path}: transformers cannot read it; found {one_line(fault)}; use another body") from fault
+    source_labels = _label_names(raw)
+    raw = {key: value for key, value in raw.items() if key not in (*LABEL_KEYS, "_num_labels")}
+    changes = _checked_overrides(original, body.config_overrides)
+    if pad_token_id is not None:
+        changes["pad_token_id"] = pad_token_id
+    try:
+        config = type(original).from_dict(_merged(raw, changes))
+    except Exception as fault:  # each architecture validates with its own
+        key = "body.config_overrides" if body.config_overrides else str(path)
+        raise ConfigError(f"{key}: the architecture refuses it; found {one_line(fault)}; correct it") from fault
+    for key, value in body.config_overrides.items():
+        if not isinstance(value, Mapping) and getattr(config, key) != value:
+            raise ConfigError(
+                f"body.config_overrides.{key}: the architecture keeps {getattr(config, key)!r}; remove it"
+            )
+    _set_labels(config, labels, pad_token_id)
+    return config, source_labels
+
+
+def _label_names(raw: Mapping[str, Any]) -> tuple[str, ...]:
+    table = raw.get("id2label") or {}
+    return tuple(str(table[key]) for key in sorted(table, key=int))
+
+
+def _checked_overrides(config: PreTrainedConfig, overrides: Mapping[str, Any], key: str = "body.config_overrides"):
+    """Return the overrides under the config class's own names. Raises ConfigError for an unknown or a fixed one."""
+    aliases = dict(getattr(config, "attribute_map", {}))
+    known = {name for name in config.to_dict() if not name.startswith("_")} | set(aliases)
+    changes: dict[str, Any] = {}
+    for name, value in overrides.items():
+        if name in FIXED_KEYS:
+            raise ConfigError(f"{key}.{name}: not the body's to set; found {value!r}; the task and join() set it")
+        if name not in known:
+            remedy = f"remove it{nearest(name, known)}"
+            raise ConfigError(f"{key}.{name}: {type(config).__name__} has no such setting; found {value!r}; {remedy}")
+        inner = getattr(config, name, None)
+        if isinstance(value, Mapping) and hasattr(inner, "to_dict"):
+            value = _checked_overrides(inner, value, f"{key}.{name}")  # noqa: PLW2901
+        changes[aliases.get(name, name)] = value
+    return changes
+
+
+def _merged(raw: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = copy.deepcopy(dict(raw))
+    for name, value in changes.items():
+        inner = merged.get(name)
+        merged[name] = _merged(inner, value) if isinstance(value, Mapping) and isinstance(inner, Mapping) else value
+    return merged
+
+
+def _set_labels(config: PreTrainedConfig, labels: Labels, pad_token_id: int | None) -> None:
+    """Set names, count and problem together: transformers lets a stale id2label win over num_labels in silence."""
+    text = config.get_text_config()
+    for part in [config] if text is config else [config, text]:
+        part.id2label = dict(enumerate(labels.names))
+        part.label2id = {name: number for number, name in enumerate(labels.names)}
+        part.problem_type = labels.problem
+        if pad_token_id is not None:
+            part.pad_token_id = pad_token_id
+
+
+# ---- model -----------------------------------------------------------------------------------------------------------
+def model_class(config: PreTrainedConfig, auto_class: str) -> type[PreTrainedModel]:
+    """Return the class that `auto_class` (such as AutoModelForSequenceClassification) builds for this config."""
+    import transformers
+
+    auto = getattr(transformers, auto_class, None)
+    if auto is None or not hasattr(auto, "_model_mapping"):
+        choices = [name for name in dir(transformers) if name.startswith("AutoModelFor")]
+        raise ConfigError(
+            f"task.auto_class: no such transformers class; found {auto_class!r}; use{nearest(auto_class, choices)}"
+        )
+    if type(config) not in auto._model_mapping:
+        raise WeightsError(
+            f"body.source: {auto_class} does not serve this architecture; found model_type {config.model_type!r}; "
+            "use another body"
+        )
+    found = auto._model_mapping[type(config)]
+    return found[0] if isinstance(found, tuple | list) else found
+
+
+def build(kind: type[PreTrainedModel], config: PreTrainedConfig, seed: int, blank: bool = False) -> PreTrainedModel:
+    """Build a model in float32 on the CPU, drawn by its own initialiser under `seed`.
+
+    With `blank`, weights hold whatever the memory held (nothing is drawn, so it takes milliseconds) until
+    `finish_blank` and a full copy.
+    """
+    from contextlib import nullcontext
+
+    from transformers.initialization import no_init_weights
+
+    with quiet(), dice(seed), no_init_weights() if blank else nullcontext():
+        model = kind._from_config(copy.deepcopy(config), dtype=torch.float32)
+    if blank:
+        model.tie_weights()
+    return model
+
+
+def finish_blank(model: PreTrainedModel, seed: int) -> None:
+    """Run the initialiser of a blank model for everything but its tensors, which the caller then fills all.
+
+    Buffers that no checkpoint holds may be computed there (rotary frequencies); it is what from_pretrained does too.
+    """
+    tensors = list(model.state_dict(keep_vars=True).values())
+    with quiet(), dice(seed), _marked(tensors):
+        model.init_weights()
+
+
+def split(model: PreTrainedModel) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
+    """Return the parameters of body and head by name; a tied one once, as the body's if it has any name there."""
+    prefix = base_prefix(model)
+    body, head = {}, {}
+    for name, parameter in model.named_parameters():
+        (body if name.startswith(prefix) else head)[name] = parameter
+    inside = {id(parameter) for parameter in model.base_model.parameters()}
+    for name in [name for name, parameter in head.items() if id(parameter) in inside]:
+        body[name] = head.pop(name)
+    return body, head
+
+
+def base_prefix(model: PreTrainedModel) -> str:
+    """Return what the names of body tensors begin with, such as `bert.`."""
+    if not isinstance(getattr(model, model.base_model_prefix or " ", None), nn.Module):
+        raise WeightsError(
+            f"body.source: {type(model).__name__} does not tell its body from its head; found no submodule "
+            f"{model.base_model_prefix!r} (base_model_prefix); use another body"
+        )
+    return f"{model.base_model_prefix}."
+
+
+# ---- head ------------------------------------------------------------------------------------------------------------
+@torch.no_grad()
+def draw_head(model: PreTrainedModel, seeds: Seeds) -> None:
+    """Draw the head by the model's own `_init_weights`, each module under its own stream.
+
+    The values are a function of the seed, the module's name and its tensors alone, whatever was built or loaded
+    before: the head of a pretrained arm and of its random-init twin are the same bits.
+    """
+    body, head = split(model)
+    constructed = {name: parameter.clone() for name, parameter in head.items()}
+    for parameter in head.values():
+        parameter.fill_(float("nan"))  # tells afterwards what the initialiser did not touch
+        parameter.__dict__.pop("_is_hf_initialized", None)
+    with _marked(body.values()):  # an initialiser that walks the whole model must leave the body alone
+        for name, module, initialise in _head_modules(model, "", model._init_weights):
+            with dice(seeds.stream("head", name)):
+                reset = getattr(module, "reset_parameters", None)
+                if callable(reset) and name:
+                    reset()
+                initialise(module)
+    for name, parameter in head.items():
+        untouched = parameter.isnan()
+        if bool(untouched.any()):
+            parameter.copy_(torch.where(untouched, _fallback(model, name, constructed[name], seeds), parameter))
+
+
+def _head_modules(
+    module: nn.Module, name: str, initialise: Callable[[nn.Module], None]
+) -> Iterator[tuple[str, nn.Module, Callable[[nn.Module], None]]]:
+    """Yield the modules outside the body, children first, each with the initialiser of the model it belongs to."""
+    from transformers import PreTrainedModel
+
+    body = module.base_model if not name and isinstance(module, PreTrainedModel) else None
+    for child_name, child in module.named_children():
+        if child is not body:
+            own = child._init_weights if isinstance(child, PreTrainedModel) else initialise
+            yield from _head_modules(child, f"{name}.{child_name}".lstrip("."), own)
+    yield name, module, initialise
+
+
+def _fallback(model: PreTrainedModel, name: str, constructed: torch.Tensor, seeds: Seeds) -> torch.Tensor:
+    """Return the start of a raw head parameter that `_init_weights` forgets.
+
+    It is the constructor's value where that is a constant (a scale of ones), else a draw of the usual width: a random
+    constructor's value would depend on how much the body drew before it.
+    """
+    first, second = (
+        dict(build(type(model), model.config, seeds.stream("head", name, attempt)).named_parameters())[name]
+        for attempt in (1, 2)
+    )
+    if torch.equal(first, second) and bool(first.isfinite().all()):
+        return first.detach()
+    with dice(seeds.stream("head", name)):
+        width = getattr(model.config.get_text_config(), "initializer_range", None) or 0.02
+        return torch.randn(constructed.shape) * width
+
+
+# ---- surroundings --------------------------------------------------------------------------------------------------
+@contextmanager
+def dice(seed: int) -> Iterator[None]:
+    """Seed the CPU's generator inside; leave it as it was. torch.manual_seed would reach the accelerators too."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence transformers' load report and progress bars inside: the ledger says it all, and checks it."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+@contextmanager
+def _marked(tensors: Any) -> Iterator[None]:
+    """Tell transformers' initialisers that these tensors are done."""
+    marked = list(tensors)
+    for tensor in marked:
+        tensor._is_hf_initialized = True
+    try:
+        yield
+    finally:
+        for tensor in marked:
+            tensor.__dict__.pop("_is_hf_initialized", None)
+
+
+def one_line(fault: BaseException) -> str:
+    """Return an exception's kind and text for a message."""
+    return re.sub(r"\s+", " ", f"{type(fault).__name__}: {fault}")[:240]

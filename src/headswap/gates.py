@@ -1,0 +1,207 @@
+"""What a checkpoint must pass before its tensors become a body. Floor 2, between weights.py and join().
+
+plain transformers initialises what it does not find and goes on; here every tensor has a reason, or the run stops.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel
+
+from headswap.architecture import base_prefix, split
+from headswap.contracts import Body, BodyFiles
+from headswap.errors import WeightsError
+from headswap.ledger import Entry, Part
+from headswap.weights import (
+    FLOATS,
+    Checkpoint,
+    NameMap,
+    aliases,
+    belongs_to_body,
+    ignored_by_design,
+    names_by_prefix,
+    same_bits,
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be read for which tensor of the body.
+
+    Args:
+        sources: the model's name -> the checkpoint's, for tensors that the file holds one to one.
+        converted: values that transformers fused or split, by the model's name.
+        new: body tensors that the file lacks and may lack.
+        dropped: entries for the checkpoint's tensors that go nowhere.
+        notes: remarks by the model's name.
+    """
+
+    sources: dict[str, str]
+    converted: Mapping[str, torch.Tensor]
+    new: tuple[str, ...]
+    dropped: tuple[Entry, ...]
+    notes: dict[str, str]
+
+
+def parts(model: PreTrainedModel) -> dict[str, Part]:
+    """Return body, head or buffer for each tensor of the model, a tied one once, under its first name."""
+    body, head = split(model)
+    found: dict[str, Part] = {}
+    for name, names in aliases(model).items():
+        if name == names[0]:
+            owners = {"body" if each in body else "head" if each in head else "" for each in names}
+            found[name] = "body" if "body" in owners else "head" if "head" in owners else "buffer"
+    return found
+
+
+def plan(
+    model: PreTrainedModel,
+    body: Body,
+    checkpoint: Checkpoint,
+    names: NameMap,
+    converted: Mapping[str, torch.Tensor],
+    files: BodyFiles,
+) -> Plan:
+    """Decide the fate of every tensor of the body and of the checkpoint.
+
+    Raises:
+        WeightsError: with all the faults of one kind or another that the checkpoint has, each with its key.
+    """
+    tied, known, prefix = aliases(model), parts(model), base_prefix(model)
+    wanted = [name for name, part in known.items() if part == "body" or name.startswith(prefix)]
+    sources, notes, absent = {}, {}, []
+    for name in wanted:
+        held = [names.one_to_one[each] for each in tied[name] if each in names.one_to_one]
+        if held:
+            sources[name] = held[0]
+            notes[name] = _check_copies(checkpoint, name, held, files)
+        elif not set(tied[name]) & set(converted):
+            absent.append(name)
+    state = model.state_dict()
+    results = {name: converted[each] for name in wanted for each in tied[name] if each in converted}
+    new, missing = _sort_absent(model, absent, known, body.allow_new)
+    dropped, unexpected = _sort_left(model, checkpoint, names, body.allow_unexpected)
+    held_by = sum(state[name].numel() for name in [*sources, *results] if known[name] == "body")
+    total = sum(state[name].numel() for name in wanted if known[name] == "body")
+    if held_by == 0:
+        raise WeightsError(
+            f"{files.folder}: 0 % of the body is in the checkpoint, its names do not fit; found "
+            f"{names_by_prefix(checkpoint.stored)} where {type(model).__name__} has {prefix}* with or without that "
+            f"prefix ({names_by_prefix([name.removeprefix(prefix) for name in wanted])}); rename the tensors, or use "
+            "the checkpoint of this architecture"
+        )
+    share = held_by / total
+    faults = _faults(missing, unexpected, [*_misfits(checkpoint, state, sources)], share)
+    if not faults and body.require_coverage < 1.0 and share < body.require_coverage:
+        faults = [
+            f"too little of the body comes from the checkpoint; found {share:.2%} of its elements where "
+            f"body.require_coverage={body.require_coverage:g}; {_some(new)} would be new: narrow body.allow_new"
+        ]
+    if faults:
+        raise WeightsError(f"{files.folder}: {'; also '.join(faults)}")
+    return Plan(sources, results, tuple(new), tuple(dropped), notes)
+
+
+def _check_copies(checkpoint: Checkpoint, name: str, held: Sequence[str], files: BodyFiles) -> str:
+    """Refuse a file whose copies of a tied weight differ: the model can only have one of them."""
+    for other in held[1:]:
+        if not same_bits(checkpoint.read(held[0]), checkpoint.read(other)):
+            raise WeightsError(
+                f"{files.folder}: the architecture ties two tensors that differ in the checkpoint; found {held[0]} and "
+                f"{other} for {name}; set body.config_overrides={{tie_word_embeddings: false}} if they are meant to"
+            )
+    return f"also stored as {', '.join(held[1:])}" if held[1:] else ""
+
+
+def _sort_absent(
+    model: PreTrainedModel, absent: Sequence[str], known: Mapping[str, Part], allow_new: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """Split into the tensors that may be new and those that are missing."""
+    computed = list(model._keys_to_ignore_on_load_missing or ())  # read for buffers only: weights are never optional
+    new = [name for name in absent if matches(allow_new, name) or (known[name] == "buffer" and matches(computed, name))]
+    return new, [name for name in absent if name not in new]
+
+
+def _sort_left(
+    model: PreTrainedModel, checkpoint: Checkpoint, names: NameMap, allowed: Sequence[str]
+) -> tuple[list[Entry], list[str]]:
+    """Split the checkpoint's tensors without a place into harmless ones and unexpected ones."""
+    dropped, unexpected = [], []
+    for name, target in names.left.items():
+        why = ignored_by_design(model, name, target)
+        inside = belongs_to_body(model, name, target)
+        if matches(allowed, name):
+            why = why or "allowed by body.allow_unexpected"
+        if inside and not why:
+            unexpected.append(name)
+        part: Part = "buffer" if "buffer" in why else "body" if inside else "head"
+        dropped.append(dropped_entry(checkpoint, name, part, why or "another task's head"))
+    return dropped, unexpected
+
+
+def dropped_entry(checkpoint: Checkpoint, name: str, part: Part, note: str) -> Entry:
+    """Return the ledger's entry for a tensor of the checkpoint that goes nowhere."""
+    stored = checkpoint.stored[name]
+    elements = torch.Size(stored.shape).numel()
+    return Entry(name, part, "dropped", stored.shape, elements, stored.dtype, source=name, note=note)
+
+
+def _misfits(checkpoint: Checkpoint, state: Mapping[str, torch.Tensor], sources: Mapping[str, str]) -> Iterable[str]:
+    shapes = [
+        f"{source} {list(checkpoint.stored[source].shape)} for {list(state[name].shape)}"
+        for name, source in sources.items()
+        if checkpoint.stored[source].shape != tuple(state[name].shape)
+    ]
+    if shapes:
+        yield (
+            f"{len(shapes)} body tensors have another shape; found {_some(shapes)}; config.json and the weights are "
+            "not of one model: mend config.json or body.config_overrides"
+        )
+    kinds = [
+        f"{source} ({checkpoint.stored[source].dtype})"
+        for name, source in sources.items()
+        if state[name].is_floating_point() and checkpoint.stored[source].dtype not in FLOATS
+    ]
+    if kinds:
+        yield (
+            f"{len(kinds)} weights are not stored as {', '.join(FLOATS)}; found {_some(kinds)}; the checkpoint is "
+            "quantised: use the float original"
+        )
+
+
+def _faults(missing: Sequence[str], unexpected: Sequence[str], misfits: list[str], share: float) -> list[str]:
+    faults = list(misfits)
+    if missing:
+        faults.insert(0, (
+            f"{len(missing)} body tensors are missing from the checkpoint; found {share:.2%} of the body's elements, "
+            f"not {_some(missing)}; if they may start new: {_allow('allow_new', missing)}"
+        ))  # fmt: skip
+    if unexpected:
+        faults.append(
+            f"{len(unexpected)} body tensors of the checkpoint have no place in the architecture; found "
+            f"{_some(unexpected)}; if they may be dropped: {_allow('allow_unexpected', unexpected)}"
+        )
+    return faults
+
+
+def _allow(key: str, names: Sequence[str]) -> str:
+    """Return the override that lets these names pass, such as body.allow_new=[pooler]."""
+    split_names = [name.split(".") for name in names]
+    shared = [piece for piece in split_names[0] if all(piece in pieces for pieces in split_names)]
+    named = [piece for piece in shared if not piece.isdigit() and piece not in ("weight", "bias")][1:2] or shared[-1:]
+    piece = (["pooler"] if "pooler" in shared else named or [split_names[0][0]])[0]
+    return f"body.{key}=[{piece}]"  # no backslash: shells, Hydra and YAML each read one differently
+
+
+def matches(patterns: Iterable[str], name: str) -> bool:
+    """Say whether one of the regexes occurs in `name`."""
+    return any(re.search(pattern, name) for pattern in patterns)
+
+
+def _some(names: Sequence[str], count: int = 3) -> str:
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more

@@ -1,0 +1,280 @@
+"""The head swap: one body, one new head, one plain transformers model, and a ledger of every tensor. Floor 2.
+
+config -> names and gates -> model -> draw the head -> copy the body -> place the head -> prove it, tensor by tensor
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from headswap import architecture
+from headswap.contracts import Body, BodyFiles, Head, HeadTensor, Labels, SourceHead
+from headswap.errors import WeightsError
+from headswap.gates import Plan, dropped_entry, parts, plan
+from headswap.ledger import Entry, Ledger, tensor_sha256
+from headswap.seeds import Seeds
+from headswap.weights import Checkpoint, NameMap, convert, is_finite, map_names, open_checkpoint, prove_saved, same_bits
+
+
+@torch.no_grad()
+def join(
+    body: Body,
+    head: Head,
+    labels: Labels,
+    seeds: Seeds,
+    auto_class: str,
+    *,
+    pad_token_id: int | None = None,
+    vocabulary_size: int | None = None,
+) -> tuple[PreTrainedModel, Ledger]:
+    """Build the model that a run trains: the body's weights, a head for `labels`, all in float32, in training mode.
+
+    Args:
+        auto_class: the transformers class of the task, such as AutoModelForSequenceClassification.
+        pad_token_id: the tokenizer's; decoders find the last word of a padded input by it.
+        vocabulary_size: len(tokenizer); more than the embeddings have rows is refused, or rows are added.
+
+    Returns:
+        The model, and the ledger of what became of every tensor. The global random state is left as it was.
+
+    Raises:
+        ConfigError: body.config_overrides names a setting that the architecture lacks.
+        WeightsError: the checkpoint does not fit in a way that no key allows, or holds NaN or infinite weights.
+    """
+    files = body.locate()
+    config, source_labels = architecture.make_config(body, files, labels, pad_token_id)
+    kind = architecture.model_class(config, auto_class)
+    seed = seeds.stream("body")
+    with torch.random.fork_rng(devices=[]), open_checkpoint(files.weights) as checkpoint:
+        model = architecture.build(kind, config, seed, blank=True)
+        names = map_names(model, checkpoint)
+        todo = Plan({}, {}, tuple(parts(model)), (), {})
+        if body.init != "random":
+            converted = convert(kind, config, files.folder, checkpoint, names) if names.converted else {}
+            todo = plan(model, body, checkpoint, names, converted, files)
+        if todo.new:  # something of the body is drawn: draw all of it as the random arm does
+            model = architecture.build(kind, config, seed)
+        else:
+            architecture.finish_blank(model, seed)
+        _fit_vocabulary(model, body, seeds, files, vocabulary_size)
+        architecture.draw_head(model, seeds)
+        _copy_body(model, checkpoint, todo)
+        swap = _Swap(body, files, checkpoint, names, todo)
+        placed = _place_head(model, head, swap, SourceHead(_source_head(model, swap), source_labels), labels)
+        ledger = _ledger(model, swap, placed, labels)
+    return model.train(), ledger
+
+
+def role_names(model: PreTrainedModel) -> dict[str, str]:
+    """Return `body.<name inside the base model>` or `head.<name>` for each parameter, in the model's order."""
+    body, _ = architecture.split(model)
+    prefix = architecture.base_prefix(model)
+    return {
+        name: f"body.{name.removeprefix(prefix)}" if name in body else f"head.{name}"
+        for name, _ in model.named_parameters()
+    }
+
+
+def describe(body: Body, labels: Labels, auto_class: str) -> dict[str, Any]:
+    """Count the parameters of body and head from the config alone; no weights are read or downloaded."""
+    files = body.locate(weights=False)
+    config, _ = architecture.make_config(body, files, labels)
+    kind = architecture.model_class(config, auto_class)
+    with torch.device("meta"):
+        model = architecture.build(kind, config, 0)
+    counts = [sum(each.numel() for each in group.values()) for group in architecture.split(model)]
+    return {"architecture": kind.__name__, "model_type": config.model_type, "body": counts[0], "head": counts[1]}
+
+
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, card: str) -> None:
+    """Write a plain transformers checkpoint in float32 with its tokenizer and README.md, all at once or not at all.
+
+    What was written is read back and compared with the model, bit for bit, before it takes its name.
+    """
+    other = sorted({str(each.dtype) for each in model.parameters() if each.dtype != torch.float32})
+    if other:
+        raise WeightsError(f"{folder}: only float32 weights are saved; found {other}; call model.float() first")
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        with architecture.quiet():
+            model.save_pretrained(str(temporary))
+            tokenizer.save_pretrained(str(temporary))
+        (temporary / "README.md").write_text(card, encoding="utf-8")
+        prove_saved(model, temporary)
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+# ---- steps of join() -----------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class _Swap:
+    """What the steps read."""
+
+    body: Body
+    files: BodyFiles
+    checkpoint: Checkpoint
+    names: NameMap
+    todo: Plan
+
+
+def _fit_vocabulary(
+    model: PreTrainedModel, body: Body, seeds: Seeds, files: BodyFiles, vocabulary_size: int | None
+) -> None:
+    """Refuse a tokenizer that knows more tokens than the embeddings have rows, or add the rows when asked."""
+    try:
+        rows = int(model.get_input_embeddings().weight.shape[0])  # pyright: ignore[reportArgumentType, reportCallIssue]
+    except NotImplementedError:
+        return  # embeddings without rows for tokens: canine hashes characters
+    if vocabulary_size is None or vocabulary_size <= rows:
+        return
+    if not body.resize_embeddings:
+        raise WeightsError(
+            f"{files.folder}: the tokenizer has more tokens than the embeddings have rows; found {vocabulary_size} "
+            f"tokens and {rows} rows; use the body's own tokenizer, or body.resize_embeddings=true"
+        )
+    with architecture.quiet(), architecture.dice(seeds.stream("body", "rows")):
+        model.resize_token_embeddings(vocabulary_size, mean_resizing=False)
+
+
+def _copy_body(model: PreTrainedModel, checkpoint: Checkpoint, todo: Plan) -> None:
+    state = model.state_dict()
+    for name, value in todo.converted.items():
+        state[name].copy_(value)
+    for name, source in todo.sources.items():
+        value, target = checkpoint.read(source), state[name]
+        (target if value.dim() == 0 else target[: value.shape[0]]).copy_(value)
+
+
+def _source_head(model: PreTrainedModel, swap: _Swap) -> dict[str, torch.Tensor]:
+    _, head = architecture.split(model)
+    return {
+        name: swap.checkpoint.read(swap.names.one_to_one[name]).to(torch.float32)
+        for name in head
+        if name in swap.names.one_to_one
+    }
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """What the head plug did, and what it worked from."""
+
+    drawn: Mapping[str, torch.Tensor]
+    source: SourceHead
+    told: Mapping[str, HeadTensor]
+
+
+def _place_head(model: PreTrainedModel, head: Head, swap: _Swap, source: SourceHead, labels: Labels) -> _Placed:
+    """Let the plug place the head, and hold it to its word: a value it did not tell of must not have moved."""
+    _, tensors = architecture.split(model)
+    drawn = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+    told = {each.name: each for each in head.place(model, {n: t.detach() for n, t in tensors.items()}, source, labels)}
+    for name, tensor in tensors.items():
+        each = told.get(name, HeadTensor(name, "new"))
+        expected = drawn[name].clone()
+        if each.fate == "kept":
+            expected = source.tensors[name]
+        for old, new in each.rows:
+            expected[new] = source.tensors[name][old]
+        if not same_bits(tensor, expected):
+            raise WeightsError(
+                f"head: {type(head).__name__} did not do what it told; found other values in {name} ({each.fate}); "
+                "correct its place()"
+            )
+    return _Placed(drawn, source, told)
+
+
+# ---- the ledger ----------------------------------------------------------------------------------------------------
+def _ledger(model: PreTrainedModel, swap: _Swap, placed: _Placed, labels: Labels) -> Ledger:
+    """Compare every tensor with the file once more, hash it, and write down its fate."""
+    state = model.state_dict()
+    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:  # hashing and comparing free the GIL
+        entries = list(
+            pool.map(lambda item: _entry(state[item[0]], item[0], item[1], swap, placed), parts(model).items())
+        )
+    broken = [entry.name for entry in entries if not is_finite(state[entry.name]) and entry.part != "buffer"]
+    broken += [entry.name for entry in entries if entry.part == "buffer" and bool(state[entry.name].isnan().any())]
+    if broken:
+        raise WeightsError(
+            f"{swap.files.folder}: {len(broken)} tensors hold NaN or infinite values; found {', '.join(broken[:3])}; "
+            "the checkpoint is damaged or its training diverged: use another one"
+        )
+    entries += swap.todo.dropped + _dropped_heads(swap, placed)
+    return Ledger(
+        swap.files.origin,
+        type(model).__name__,
+        swap.body.init,
+        tuple(entries),
+        labels.names,
+        *_label_fates(placed, labels),
+    )
+
+
+def _entry(tensor: torch.Tensor, name: str, part: Any, swap: _Swap, placed: _Placed) -> Entry:
+    shape, elements, sha256 = tuple(tensor.shape), tensor.numel(), tensor_sha256(tensor)
+    if part == "head":
+        told = placed.told.get(name, HeadTensor(name, "new"))
+        source = swap.names.one_to_one.get(name) if told.fate != "new" else None
+        copied = elements if told.fate == "kept" else len(told.rows) * (elements // max(1, tensor.shape[0]))
+        dtype = swap.checkpoint.stored[source].dtype if source else None
+        return Entry(name, part, told.fate, shape, elements, dtype, sha256, source, told.rows, copied)
+    if name in swap.todo.converted:
+        if not same_bits(tensor, swap.todo.converted[name]):
+            raise _unproved(swap, name)
+        note = "the file's values, rearranged by transformers"
+        return Entry(name, part, "kept", shape, elements, None, sha256, None, (), elements, note)
+    source = swap.todo.sources.get(name)
+    if source is None:
+        return Entry(name, part, "new", shape, elements, sha256=sha256)
+    stored = swap.checkpoint.stored[source]
+    held = tensor if tensor.dim() == 0 else tensor[: stored.shape[0]]
+    if not same_bits(held, swap.checkpoint.read(source)):
+        raise _unproved(swap, name)
+    notes = [swap.todo.notes.get(name, "")] + (
+        [f"{stored.dtype} as float32"] if stored.dtype in ("F16", "BF16", "F64") else []
+    )
+    if stored.shape != shape:
+        notes.append(f"{stored.shape[0]} rows of the file and {shape[0] - stored.shape[0]} new ones")
+    fate = "kept" if stored.shape == shape else "resized"
+    note = ", ".join(filter(None, notes))
+    return Entry(name, part, fate, shape, elements, stored.dtype, sha256, source, (), held.numel(), note)
+
+
+def _unproved(swap: _Swap, name: str) -> WeightsError:
+    return WeightsError(
+        f"{swap.files.folder}: a body tensor is not the file's after the swap; found other bits in {name}; was the "
+        "file replaced meanwhile? If not, report it"
+    )
+
+
+def _dropped_heads(swap: _Swap, placed: _Placed) -> tuple[Entry, ...]:
+    used = {name for name, told in placed.told.items() if told.fate != "new"}
+    idle = [name for name in placed.source.tensors if name not in used] if swap.body.init != "random" else []
+    note = "the head starts anew"
+    return tuple(dropped_entry(swap.checkpoint, swap.names.one_to_one[name], "head", note) for name in idle)
+
+
+def _label_fates(placed: _Placed, labels: Labels) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Return the labels that the head took over, those it drew, and the source's that it left."""
+    pairs = {pair for told in placed.told.values() for pair in told.rows}
+    kept = bool(placed.told) and all(told.fate == "kept" for told in placed.told.values())
+    if not pairs and not kept:
+        return (), (), ()
+    rows = {new for _, new in pairs} or set(range(labels.count))
+    old = {old for old, _ in pairs} or set(range(len(placed.source.labels)))
+    copied = tuple(name for number, name in enumerate(labels.names) if number in rows)
+    new = tuple(name for number, name in enumerate(labels.names) if number not in rows)
+    return copied, new, tuple(name for number, name in enumerate(placed.source.labels) if number not in old)

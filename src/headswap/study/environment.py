@@ -1,0 +1,84 @@
+"""Where a study's runs computed, and what a reader should be warned of. Study chain: runs, contrasts -> results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from headswap.spine import StudyConfig
+from headswap.study.contrasts import Contrast
+from headswap.study.runs import FinishedRun, flatten
+from headswap.study.summaries import ArmScore
+from headswap.study.units import plural
+
+PLANNED_SEEDS = 10
+FEW_EXAMPLES = 100
+
+
+def environment(runs: Sequence[FinishedRun]) -> dict[str, tuple[str, ...]]:
+    """Return device, precision, threads and versions, each with the distinct values over all runs."""
+    found: dict[str, set[str]] = {}
+    for run in runs:
+        values = {key: run.result.get(key) for key in ("device", "precision", "threads")}
+        for section in ("versions", "git"):
+            values |= flatten(run.about.get(section) or {}, section)
+        for key, value in values.items():
+            if value not in (None, "", {}):
+                found.setdefault(key.removeprefix("versions."), set()).add(str(value))
+    return {key: tuple(sorted(values)) for key, values in found.items()}
+
+
+def warnings_about(
+    runs: Sequence[FinishedRun], scores: Sequence[ArmScore], contrasts: Sequence[Contrast], study: StudyConfig
+) -> Iterator[str]:
+    """Yield one sentence for everything that weakens the comparison."""
+    main = [each for each in contrasts if each.treatment == study.treatment]
+    yield from _about_design(main)
+    for score in scores:
+        where = f"{score.arm} at {plural(score.labels, 'label')}"
+        if score.collapsed:
+            yield (
+                f"Collapsed: {len(score.collapsed)} of {plural(score.runs, 'run')} of {where} test no better than "
+                f"always naming the commonest label (seeds {_listed(score.collapsed)}). They count in the means."
+            )
+        if score.failed:
+            yield f"Failed: {plural(score.failed, 'run')} of {where}. The means are over the runs that finished."
+    for key, values in environment(runs).items():
+        if len(values) > 1 and not key.startswith("git"):
+            yield f"Mixed {key}: the runs differ ({_listed(values)})."
+    yield from _about_rows(runs, study)
+
+
+def _about_design(main: Sequence[Contrast]) -> Iterator[str]:
+    if not main:
+        return
+    seeds, examples = len(main[-1].pairs), main[-1].test_examples
+    if 1 < seeds <= 3:
+        yield f"Few seeds: with {seeds}, a nominal 95 % interval covered 92 to 94 % in our simulations."
+    if examples < FEW_EXAMPLES:
+        text = "the interval takes 0/1 scores as continuous, which is fine from 100 rows"
+        yield f"Small test split: {plural(examples, 'row')}; {text}."
+    if len(main) > 1:
+        yield (
+            "One comparison was declared beforehand, the one at the largest size; "
+            "the other intervals are not corrected for there being several."
+        )
+
+
+def _about_rows(runs: Sequence[FinishedRun], study: StudyConfig) -> Iterator[str]:
+    """Warn of pairs whose rows differ: the same seed and size should mean the same training rows."""
+    prints: dict[tuple, dict[str, str]] = {}
+    for run in runs:
+        fingerprint = (run.about.get("data") or {}).get("fingerprint")
+        if fingerprint and run.arm in (study.treatment, study.control):
+            prints.setdefault((run.record.size, run.seed), {})[run.arm] = fingerprint
+    odd = [key for key, arms in prints.items() if len(set(arms.values())) > 1]
+    if odd:
+        size, seed = odd[0]
+        yield (
+            f"Different rows: {plural(len(odd), 'pair')} of runs did not train on the same rows "
+            f"(the first: size {size or 'all'}, seed {seed})."
+        )
+
+
+def _listed(values: Sequence) -> str:
+    return ", ".join(str(value) for value in values)

@@ -1,0 +1,96 @@
+"""Run a study's cells and draw its verdict: runs -> records -> comparison.json and report.html. Floor 5."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from headswap import config as configuration
+from headswap.errors import RunError
+from headswap.launch import OnEvent, Outcome, cores, run_jobs
+from headswap.records import read_json, write_json, write_text
+from headswap.spine import Config, StudyConfig
+from headswap.study.plan import Planned, plan, study_folder
+from headswap.study.results import Comparison, RunRecord
+from headswap.study.results import compare as compare_records
+
+RUNS = "runs.json"
+
+
+@dataclass(frozen=True)
+class Study:
+    """A finished study: its folder, what the comparison found, and the report."""
+
+    folder: Path
+    comparison: Comparison
+    report: Path
+
+
+def execute(config: Config, cells: Sequence[Planned] | None = None, on_event: OnEvent = lambda job, event: None) -> Study:
+    """Run the study's cells, finished ones excepted, and write its verdict and report.
+
+    A failed run is excluded with its reason. Raises RunError when no run of the study finished.
+    """
+    cells = plan(config) if cells is None else cells
+    folder = study_folder(config)
+    write_text(folder / "config.yaml", configuration.dump(config))
+    outcomes = run_jobs([cell.job for cell in cells], workers_of(config), on_event)
+    records = [record(cell, outcome, folder) for cell, outcome in zip(cells, outcomes, strict=True)]
+    write_json(folder / RUNS, [asdict(one) for one in records])
+    if not any(outcome.finished for outcome in outcomes):
+        raise RunError(f"{folder}: no run of the study finished; the first one said: {outcomes[0].error}")
+    return draw(config, folder, records)
+
+
+def remake(folder: Path) -> Study:
+    """Draw the verdict and the report again from a study folder, without training."""
+    if not (folder / RUNS).is_file():
+        raise RunError(f"{folder}: not a study folder; found no {RUNS}; name the folder that headswap compare printed")
+    config = configuration.load(folder / "config.yaml")
+    records = [RunRecord(**(one | {"folder": folder / one["folder"]})) for one in read_json(folder / RUNS)]
+    return draw(config, folder, records)
+
+
+def draw(config: Config, folder: Path, records: Sequence[RunRecord]) -> Study:
+    """Compare the records and write comparison.json and report.html into the study's folder."""
+    from headswap.study.report import write_report
+    from headswap.study.results import save
+
+    resolved = [RunRecord(**(asdict(one) | {"folder": (folder / one.folder).resolve()})) for one in records]
+    comparison = compare_records(resolved, config.study, config.study.arms)
+    save(comparison, folder)
+    return Study(folder, comparison, write_report(comparison, folder))
+
+
+def show(study: Study, console: Any) -> None:
+    """Print the table, the verdict's sentences and the report's place."""
+    from headswap.study.report import terminal_table
+    from headswap.study.verdict import verdict
+
+    console.print(terminal_table(study.comparison))
+    for sentence in verdict(study.comparison):
+        console.print(sentence, markup=False, highlight=False)
+    console.print(f"report: {study.report}", markup=False, highlight=False, soft_wrap=True)
+
+
+def record(cell: Planned, outcome: Outcome, folder: Path) -> RunRecord:
+    """Return what the study keeps of a run; its folder relative to the study's, so that outputs/ can be moved."""
+    status = "finished" if outcome.finished else "failed"
+    place = Path("..") / cell.job.folder.path.name
+    assert (folder.parent / cell.job.folder.path.name) == cell.job.folder.path
+    return RunRecord(cell.arm, cell.size, cell.seed, place, status, outcome.error, outcome.reused)
+
+
+def workers_of(config: Config) -> int:
+    """Return how many runs go side by side: one a core with one thread each on a CPU, one at a time on a GPU.
+
+    Several single-threaded runs finish sooner than one run with many threads: a small body's layers are too short to
+    share out (1.4 times on 2 cores, docs/benchmarks.md).
+    """
+    study: StudyConfig = config.study
+    if study.workers:
+        return study.workers
+    gpu = config.hardware.device in ("auto", "cuda", "mps") and any(Path("/dev").glob("nvidia[0-9]*"))
+    return 1 if gpu or config.hardware.device in ("cuda", "mps") else max(1, min(cores(), 8))

@@ -1,0 +1,281 @@
+"""The report's tables and definition lists, ready to print. Study chain: results -> tables (this) -> report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from headswap.study.curves import Convergence, LabelsSaved
+from headswap.study.figures import Table
+from headswap.study.results import Comparison
+from headswap.study.runs import flatten
+from headswap.study.statistics import Interval
+from headswap.study.summaries import ArmScore
+from headswap.study.units import Unit, count, number, plural, rough, seconds, times
+from headswap.study.verdict import TUNING, percent
+
+NONE = "–"
+
+
+def score_table(comparison: Comparison) -> Table:
+    """Return mean, spread and counts of every arm at every size."""
+    unit, share = Unit(comparison.metric), percent(comparison.study.confidence)
+    others = [name for name in (comparison.scores[0].metrics if comparison.scores else {}) if name != comparison.metric]
+    rows = tuple(
+        (
+            score.arm,
+            count(score.labels),
+            unit.score(score.mean),
+            NONE if score.deviation is None else unit.deviation(score.deviation),
+            ends(score.interval, unit),
+            str(score.runs),
+            str(score.failed),
+            str(len(score.collapsed)),
+            *(Unit(name).score(score.metrics[name]) if name in score.metrics else NONE for name in others),
+        )
+        for score in comparison.scores
+    )
+    columns = (
+        "arm",
+        "labels",
+        unit.metric.replace("_", " "),
+        "SD",
+        f"{share} CI",
+        "runs",
+        "failed",
+        "collapsed",
+        *others,
+    )
+    return Table(f"Test scores: mean over seeds, {share} t interval over seeds", columns, rows)
+
+
+def contrast_table(comparison: Comparison) -> Table:
+    """Return every paired difference with its interval, tests and what the design can detect."""
+    unit, study = Unit(comparison.metric), comparison.study
+    inner = percent(2 * study.confidence - 1)
+    rows = tuple(
+        (
+            f"{each.treatment} − {each.control}",
+            each.outcome,
+            count(each.labels),
+            unit.difference(each.interval.mean),
+            ends(each.interval, unit, signed=True),
+            NONE
+            if each.equivalence is None
+            else f"{unit.signed(each.equivalence.low)} to {unit.signed(each.equivalence.high)}",
+            p_text(each.interval.p_value()),
+            p_text(each.sign_flip_p),
+            NONE if each.pair_correlation is None else number(each.pair_correlation, 2),
+            NONE if each.detectable is None else unit.gap(each.detectable),
+            str(len(each.pairs)),
+        )
+        for each in comparison.contrasts
+    )
+    columns = (
+        "arms",
+        "verdict",
+        "labels",
+        "difference",
+        f"{percent(study.confidence)} CI",
+        f"{inner} CI (equivalence)",
+    )
+    columns += ("p (t)", "p (sign flip)", "pair ρ", "detects (80 %)", "pairs")
+    scope = comparison.contrasts[-1].scope if comparison.contrasts else "seeds and examples"
+    return Table(f"Paired differences on test; intervals over {scope}", columns, rows, words=2)
+
+
+def convergence_table(comparison: Comparison) -> Table:
+    """Return areas under the learning curves and the times to the control's final score."""
+    unit, study = Unit(comparison.metric), comparison.study
+    sign = 1 if comparison.greater_is_better else -1
+    columns = (
+        "labels",
+        f"area {study.treatment}",
+        f"area {study.control}",
+        "difference",
+        "CI",
+        "reached",
+        "examples needed",
+    )
+    columns += (f"{study.control} needed", "fewer by", "in seconds", f"{study.control} level from")
+    rows = tuple(_convergence_row(each, unit, sign) for each in comparison.convergence)
+    title = "Speed of learning: mean validation score over log examples, and examples to the control's final score"
+    return Table(title, columns, rows, words=0)
+
+
+def labels_table(comparison: Comparison) -> Table:
+    """Return the labels-saved ratio by size, a bound where it is censored."""
+    names = comparison.study.treatment, comparison.study.control
+    columns = (f"labels with {names[0]}", f"worth with {names[1]}", "ratio", "CI", "censored resamples")
+    rows = tuple(_saved_row(each) for each in comparison.labels_saved)
+    return Table("Labels saved: how many labels the control needs for the same test score", columns, rows, words=0)
+
+
+def cost_table(comparison: Comparison) -> Table:
+    """Return what a run cost, by arm and size."""
+    rows = tuple(
+        (
+            score.arm,
+            count(score.labels),
+            f"{score.runs}{f' ({score.reused} reused)' if score.reused else ''}",
+            count(score.steps),
+            count(score.examples),
+            *(seconds(score.seconds[name]) for name in ("train", "evaluate", "total")),
+        )
+        for score in comparison.scores
+    )
+    total = sum(score.seconds["total"] * score.runs for score in comparison.scores)
+    title = f"Cost: means a run; all finished runs together {seconds(total)}"
+    return Table(title, ("arm", "labels", "runs", "steps", "examples", "train", "evaluate", "total"), rows)
+
+
+def excluded_table(comparison: Comparison) -> Table:
+    rows = tuple(
+        (each.arm, each.reason, each.folder, "all" if each.size is None else count(each.size), str(each.seed))
+        for each in comparison.excluded
+    )
+    return Table("Runs outside the comparison", ("arm", "why", "folder", "labels", "seed"), rows, words=3)
+
+
+def differing_table(configs: Mapping[str, Mapping[str, Any]], title: str) -> Table:
+    """Return the keys whose values differ between the arms."""
+    flat = {arm: flatten(dict(config)) for arm, config in configs.items()}
+    keys = sorted({key for leaves in flat.values() for key in leaves})
+    rows = tuple((key, *(_cell(leaves.get(key)) for leaves in flat.values())) for key in keys if _differs(flat, key))
+    return Table(title, ("key", *flat), rows, words=1 + len(flat))
+
+
+def nested_table(sections: Mapping[str, Mapping[str, Any]], title: str) -> Table:
+    """Return nested values side by side, one column a section."""
+    flat = {name: flatten(dict(node)) for name, node in sections.items() if node}
+    keys = list(dict.fromkeys(key for leaves in flat.values() for key in leaves))
+    rows = tuple((key, *(_cell(leaves.get(key)) for leaves in flat.values())) for key in keys)
+    return Table(title, ("key", *flat), rows)
+
+
+def without_empty_columns(table: Table) -> Table:
+    """Leave out the columns in which no row has anything."""
+    kept = [place for place in range(len(table.columns)) if any(row[place] != NONE for row in table.rows)]
+    rows = tuple(tuple(row[place] for place in kept) for row in table.rows)
+    words = sum(place < table.words for place in kept)
+    return Table(table.caption, tuple(table.columns[place] for place in kept), rows, words)
+
+
+def design(comparison: Comparison) -> Iterator[tuple[str, str]]:
+    """Yield the lines of the design box."""
+    study, unit, primary = comparison.study, Unit(comparison.metric), comparison.primary
+    yield "Arms", ", ".join(comparison.arms) or NONE
+    yield (
+        "Metric",
+        f"{comparison.metric.replace('_', ' ')}, {'more' if comparison.greater_is_better else 'less'} is better",
+    )
+    sizes = sorted({score.labels for score in comparison.scores})
+    yield "Labelled rows", f"{', '.join(map(count, sizes)) or NONE} (training and validation together)"
+    yield "Test rows", f"{count(comparison.test_rows)}, the same in every run"
+    if comparison.labels:
+        yield "Labels", ", ".join(comparison.labels)
+    if primary is not None:
+        yield "Paired seeds", f"{len(primary.pairs)} ({', '.join(str(pair.seed) for pair in primary.pairs)})"
+        yield "Primary comparison", f"declared beforehand: {plural(primary.labels, 'label')}, the largest size"
+        detects = NONE if primary.detectable is None else f"{unit.gap(primary.detectable)} with 80 % power"
+        yield "Minimum detectable effect", detects
+        yield "Difference that matters", f"{unit.margin(study.margin)}, as set by study.margin"
+        yield "Interval", _method(primary.interval)
+        if primary.disagreement is not None:
+            yield "Pairs disagree on", f"{percent(primary.disagreement)} of the test rows"
+    yield "Tuning", TUNING.removeprefix("tuning: ")
+    for key in ("device", "precision", "threads"):
+        if key in comparison.environment:
+            yield key.capitalize(), ", ".join(comparison.environment[key])
+    known = {"device", "precision", "threads"}
+    rest = [f"{key} {', '.join(values)}" for key, values in comparison.environment.items() if key not in known]
+    if rest:
+        yield "Versions", " · ".join(rest)
+
+
+def ends(interval: Interval, unit: Unit, signed: bool = False) -> str:
+    if interval.low is None or interval.high is None:
+        return NONE
+    write = unit.signed if signed else unit.score
+    return f"{write(interval.low).removesuffix(' %')} to {write(interval.high)}"
+
+
+def p_text(value: float | None) -> str:
+    if value is None:
+        return NONE
+    return "< 0.001" if value < 0.001 else number(value, 3)
+
+
+def arm_text(score: ArmScore, unit: Unit) -> str:
+    """Return mean ± SD with the number of runs, marking failed and collapsed ones."""
+    spread = "" if score.deviation is None else f" ± {unit.deviation(score.deviation)}"
+    marks = [f"{score.failed} failed"] if score.failed else []
+    marks += [f"{len(score.collapsed)} collapsed"] if score.collapsed else []
+    return f"{unit.score(score.mean)}{spread} (n={score.runs}{''.join(f', {mark}' for mark in marks)})"
+
+
+def _convergence_row(each: Convergence, unit: Unit, sign: int) -> tuple[str, ...]:
+    first, second = (
+        [moment["examples"] for moment in (getattr(one, arm) for one in each.arrivals) if moment]
+        for arm in ("treatment", "control")
+    )
+    missed = each.reached < len(each.arrivals)
+    ratio = NONE if each.ratio is None else f"{'≥ ' if each.at_least else ''}{times(each.ratio.mean)}"
+    if each.ratio is not None and each.ratio.low is not None and each.ratio.high is not None:
+        ratio += f" ({rough(each.ratio.low)}–{rough(each.ratio.high)})"
+    gap = each.area_difference
+    turned = (
+        NONE
+        if gap.low is None or gap.high is None
+        else " to ".join(unit.signed(value) for value in sorted((sign * gap.low, sign * gap.high)))
+    )
+    return (
+        count(each.labels),
+        unit.score(sign * each.treatment_area),
+        unit.score(sign * each.control_area),
+        unit.difference(sign * gap.mean),
+        turned,
+        f"{each.reached} of {len(each.arrivals)}",
+        "not in all seeds" if missed else f"{'≤ ' if each.at_least else ''}{count(sorted(first)[len(first) // 2])}",
+        count(sorted(second)[len(second) // 2]) if second else NONE,
+        ratio,
+        NONE if each.seconds_ratio is None else times(each.seconds_ratio),
+        NONE if each.caught_up_at is None else count(each.caught_up_at),
+    )
+
+
+def _saved_row(each: LabelsSaved) -> tuple[str, ...]:
+    censored = percent(each.censored_share)
+    if each.ratio is not None and each.low is not None and each.high is not None:
+        ratio = times(each.ratio), f"{rough(each.low)}–{rough(each.high)}"
+        return count(each.labels), rough(each.labels * each.ratio), *ratio, censored
+    sense = {"at least": "≥ ", "at most": "≤ "}.get(each.bound_kind, "")
+    if each.bound is None:
+        return count(each.labels), "unknown", NONE, NONE, censored
+    return (
+        count(each.labels),
+        f"{sense}{rough(each.labels * each.bound)}",
+        f"{sense}{times(each.bound)}",
+        "censored",
+        censored,
+    )
+
+
+def _method(interval: Interval) -> str:
+    if interval.degrees_of_freedom is None:
+        return f"none: {interval.reason}"
+    return f"{interval.method}, {number(interval.degrees_of_freedom, 1)} degrees of freedom"
+
+
+def _differs(flat: Mapping[str, Mapping[str, Any]], key: str) -> bool:
+    return len({_cell(leaves.get(key)) for leaves in flat.values()}) > 1
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return NONE
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return count(value) if abs(value) >= 10_000 else str(value)
+    return f"{value:g}".replace("e-0", "e-").replace("e+0", "e") if isinstance(value, float) else str(value)

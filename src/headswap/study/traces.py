@@ -1,0 +1,89 @@
+"""The pieces that the report's figures are drawn from: colours, lines, bands, axes. Plain plotly dictionaries."""
+
+from __future__ import annotations
+
+from math import log10
+from typing import Any
+
+from headswap.study.units import Unit
+
+FONT = "ui-sans-serif, system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+ARM_COLOURS = {
+    "light": ("#0b62a6", "#bf4a06", "#2b7a4b", "#7a4ba0", "#86690a", "#5a5a5a"),
+    "dark": ("#6db7f7", "#ff9e5e", "#71d09a", "#c9a2f2", "#e2c457", "#b4b4b4"),
+}
+INKS = {
+    "light": {"ink": "#1d1c1a", "muted": "#5d5951", "grid": "#e7e3da", "paper": "#fffefb", "margin": "#00000010"},
+    "dark": {"ink": "#eceae5", "muted": "#aaa69d", "grid": "#34363c", "paper": "#1d1f23", "margin": "#ffffff14"},
+}
+SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star")
+DASHES = ("solid", "7px,4px", "2px,3px", "9px,3px,2px,3px", "12px,4px", "4px,2px")
+
+
+def palettes() -> dict[str, dict[str, str]]:
+    """Return the colour of every token, by theme."""
+    filled: dict[str, dict[str, str]] = {}
+    for theme, inks in INKS.items():
+        tokens = {f"@{name}": colour for name, colour in inks.items()}
+        for index, colour in enumerate(ARM_COLOURS[theme]):
+            tokens |= {f"@arm{index}": colour, f"@band{index}": f"{colour}2b", f"@thin{index}": f"{colour}66"}
+        filled[theme] = tokens
+    return filled
+
+
+def line(x: list, y: list, colour: str, width: float, dash: str) -> dict[str, Any]:
+    look = {"color": colour, "width": width, "dash": dash}
+    return {"type": "scatter", "mode": "lines", "x": x, "y": y, "line": look, "hoverinfo": "skip", "showlegend": False}
+
+
+def band(x: list, low: list, high: list, look: tuple[int, Unit]) -> dict[str, Any]:
+    index, unit = look
+    edge = [value * unit.scale for value in [*low, *reversed(high)]]
+    fill = {"fill": "toself", "fillcolor": f"@band{index}"}
+    return line([*x, *reversed(x)], edge, "rgba(0,0,0,0)", 0, "solid") | fill
+
+
+def named(arm: str, index: int, hover: str) -> dict[str, Any]:
+    marker = {"symbol": SYMBOLS[index], "size": 6.5, "color": f"@arm{index}"}
+    label = arm.replace("<", "&lt;")
+    return {"mode": "lines+markers", "marker": marker, "hoverinfo": "x+y", "name": label} | {
+        "hovertemplate": f"{label}, {hover}<extra></extra>"
+    }
+
+
+def hover_number(unit: Unit, sign: str = "") -> str:
+    return f"%{{y:{sign}.1f}} {'pp' if sign else '%'}" if unit.percent else f"%{{y:{sign}.3f}}"
+
+
+def layout_of(height: int, x: str, y: str) -> dict[str, Any]:
+    axis = {"gridcolor": "@grid", "linecolor": "@muted", "tickcolor": "@muted", "ticks": "outside", "ticklen": 4}
+    axis |= {"fixedrange": True, "zeroline": False, "automargin": True, "showline": True}
+    return {
+        "height": height,
+        "font": {"family": FONT, "size": 12.5, "color": "@muted"},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "margin": {"l": 48, "r": 10, "t": 12, "b": 44},
+        "hoverlabel": {"bgcolor": "@paper", "bordercolor": "@muted", "font": {"color": "@ink", "family": FONT}},
+        "hovermode": "closest",
+        "dragmode": False,
+        "showlegend": False,
+        "xaxis": axis | {"title": {"text": x, "standoff": 8}},
+        "yaxis": axis | {"title": {"text": y, "standoff": 8}, "showline": False, "ticks": ""},
+    }
+
+
+def margin_band(half: float) -> dict[str, Any]:
+    edges = {"xref": "paper", "x0": 0, "x1": 1, "y0": -half, "y1": half}
+    return {"type": "rect", "fillcolor": "@margin", "line": {"width": 0}, "layer": "below"} | edges
+
+
+def padded(values: list[float]) -> list[float]:
+    room = 0.06 * (max(values) - min(values) or 1.0)
+    return [min(values) - room, max(values) + room]
+
+
+def log_range(values: list[float]) -> list[float]:
+    low, high = log10(min(values)), log10(max(values))
+    room = 0.03 * (high - low or 1.0)
+    return [low - room, high + room]

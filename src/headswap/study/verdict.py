@@ -1,0 +1,242 @@
+"""Say in sentences what a study found; nothing here is written by hand for one study. Study chain: results -> verdict.
+
+Four verdicts: better, worse, equivalent, not settled. A missing difference is never called sameness, and a ratio is
+only named where it is not censored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from headswap.study.contrasts import Contrast
+from headswap.study.curves import Convergence, LabelsSaved
+from headswap.study.environment import PLANNED_SEEDS
+from headswap.study.results import Comparison
+from headswap.study.statistics import Interval
+from headswap.study.units import Unit, count, plural, rough, times
+
+TUNING = "tuning: none, the recipes are given values"
+
+
+def verdict(comparison: Comparison) -> list[str]:
+    """Return at most five statements; the first is the verdict."""
+    primary = comparison.primary
+    if primary is None:
+        return [_nothing(comparison)]
+    said = [_main(primary, comparison), *_standing(primary)]
+    speed = next((each for each in comparison.convergence if each.size == primary.size), None)
+    said += [_speed(speed, primary, comparison)] if speed else []
+    said += _labels(comparison)
+    return [*said, _scope(comparison)]
+
+
+def headline(comparison: Comparison) -> str:
+    """Return the verdict in one short line, with its numbers."""
+    primary, unit = comparison.primary, Unit(comparison.metric)
+    if primary is None:
+        return _nothing(comparison)
+    gap = unit.difference(primary.interval.mean)
+    return f"{title(comparison)}: {gap} {bracket(primary.interval, unit)}".rstrip()
+
+
+def title(comparison: Comparison) -> str:
+    """Return the verdict without its numbers."""
+    primary = comparison.primary
+    if primary is None:
+        return _nothing(comparison)
+    return {
+        "better": f"{primary.treatment} is better than {primary.control}",
+        "worse": f"{primary.treatment} is worse than {primary.control}",
+        "equivalent": f"{primary.treatment} and {primary.control} are equivalent",
+        "not settled": f"{primary.treatment} against {primary.control} is not settled",
+    }[primary.outcome]
+
+
+def bracket(interval: Interval, unit: Unit) -> str:
+    """Return (95 % CI +1.9 to +4.3), empty where there is no interval."""
+    if interval.low is None or interval.high is None:
+        return ""
+    return f"({percent(interval.confidence)} CI {unit.signed(interval.low)} to {unit.signed(interval.high)})"
+
+
+def percent(share: float) -> str:
+    return f"{round(100 * share, 1):g} %"
+
+
+def at_labels(contrast: Contrast) -> str:
+    return f"with {'all ' if contrast.size is None else ''}{plural(contrast.labels, 'label')}"
+
+
+def _nothing(comparison: Comparison) -> str:
+    wanted = f"{comparison.study.treatment} with {comparison.study.control}"
+    if not comparison.scores:
+        return f"Nothing to compare: none of the {plural(len(comparison.excluded), 'run')} finished."
+    if len(comparison.arms) == 1:
+        return f"Nothing to compare: only {comparison.arms[0]} has finished runs; {wanted} was asked for."
+    return f"Nothing to compare: no size has a seed in which both finished; {wanted} was asked for."
+
+
+def _main(primary: Contrast, comparison: Comparison) -> str:
+    unit, margin = Unit(comparison.metric), comparison.study.margin
+    gap, design = unit.difference(primary.interval.mean), _design(primary)
+    if primary.outcome == "not settled":
+        body = f"{_scores(primary, unit)}: {gap} {_ends(primary, unit, design)}"
+        return f"Not settled: {body}. {_power(primary, unit, margin)}"
+    if primary.outcome == "equivalent":
+        fair = primary.equivalence
+        assert fair is not None
+        inner = f"{percent(fair.confidence)} CI {unit.signed(fair.low)} to {unit.signed(fair.high)}"
+        return (
+            f"Equivalent within ±{unit.margin(margin)}: {_scores(primary, unit)}: {gap} ({inner}; {design}). "
+            f"The difference is smaller than the {unit.margin(margin)} you said matters."
+        )
+    opening = "" if primary.outcome == "better" else "Transfer hurt here: "
+    body = f"{opening}{_scores(primary, unit)}: {gap} {_ends(primary, unit, design)}."
+    return f"{body} {_matters(primary, unit, margin)}".rstrip()
+
+
+def _scores(contrast: Contrast, unit: Unit) -> str:
+    treatment = sum(pair.treatment for pair in contrast.pairs) / len(contrast.pairs)
+    control = sum(pair.control for pair in contrast.pairs) / len(contrast.pairs)
+    metric = "" if unit.percent else f" {unit.title} "
+    first = f"{contrast.treatment} scored{metric or ' '}{unit.score(treatment)}"
+    return f"{first} against {unit.score(control)} for {contrast.control} {at_labels(contrast)}"
+
+
+def _design(contrast: Contrast) -> str:
+    return (
+        f"{plural(len(contrast.pairs), 'paired seed')} × {plural(contrast.test_examples, 'test example')}"
+        f"{', interval over seeds only' if contrast.scope == 'seeds only' else ''}; {TUNING}"
+    )
+
+
+def _ends(contrast: Contrast, unit: Unit, design: str) -> str:
+    if not contrast.interval.known:
+        return f"(no interval: {contrast.interval.reason}; {design})"
+    return f"{bracket(contrast.interval, unit).removesuffix(')')}; {design})"
+
+
+def _matters(contrast: Contrast, unit: Unit, margin: float) -> str:
+    low, high = contrast.interval.low, contrast.interval.high
+    if low is None or high is None or margin <= 0:
+        return ""
+    if min(abs(low), abs(high)) > margin:
+        return f"That is more than the {unit.margin(margin)} you said matters."
+    if contrast.equivalence is not None and contrast.equivalence.equivalent:
+        return f"It is less than the {unit.margin(margin)} you said matters."
+    return f"Whether it is more than the {unit.margin(margin)} you said matters is open."
+
+
+def _power(contrast: Contrast, unit: Unit, margin: float) -> str:
+    if contrast.detectable is None:
+        return "Without an interval nothing can be concluded; add paired seeds."
+    text = f"This design detects {unit.gap(contrast.detectable)} with 80 % power"
+    if margin <= 0 or contrast.detectable <= margin:
+        return f"{text}."
+    ways = []
+    if contrast.seeds_needed:
+        ways.append(f"{count(contrast.seeds_needed)} seeds")
+    if contrast.examples_needed:
+        ways.append(f"{rough(contrast.examples_needed)} test examples")
+    if ways:
+        return f"{text}; about {' or '.join(ways)} would be needed for {unit.margin(margin)}."
+    if contrast.interval.examples and contrast.components is not None:
+        return f"{text}; {unit.margin(margin)} would need more seeds and more test examples together."
+    return f"{text}."
+
+
+def _standing(primary: Contrast) -> Iterator[str]:
+    seeds = len(primary.pairs)
+    exploratory = f"Exploratory: {plural(seeds, 'paired seed')}, where a study to rely on has {PLANNED_SEEDS}"
+    provisional = "the interval is over seeds only and so provisional: that the test rows are a sample too is not in it"
+    if seeds < PLANNED_SEEDS:
+        yield f"{exploratory}{f'; {provisional}' if primary.scope == 'seeds only' and seeds > 1 else ''}."
+    elif primary.scope == "seeds only":
+        yield f"Provisional: {provisional.replace(' and so provisional', '')}."
+
+
+def _speed(speed: Convergence, primary: Contrast, comparison: Comparison) -> str:
+    total, names = len(speed.arrivals), (primary.treatment, primary.control)
+    if speed.reached < total or speed.ratio is None:
+        missed = total - speed.reached
+        text = (
+            f"{names[0]} did not hold {names[1]}'s final validation score within its own training in {missed} of "
+            f"{plural(total, 'seed')}, so no speed-up is named"
+        )
+    else:
+        text = _reached(speed, names)
+    return f"{text}{_outcome_of_speed(speed, primary, comparison)}."
+
+
+def _reached(speed: Convergence, names: tuple[str, str]) -> str:
+    first, second = (_median(speed, arm) for arm in ("treatment", "control"))
+    ratio = speed.ratio
+    assert ratio is not None
+    least = "at least " if speed.at_least else ""
+    details = [f"{least}{_fold(ratio.mean)}"]
+    if ratio.low is not None and ratio.high is not None:
+        details.append(f"{percent(ratio.confidence)} CI {rough(ratio.low)}–{times(ratio.high)}")
+    if speed.seconds_ratio is not None:
+        details.append(f"{times(speed.seconds_ratio)} in seconds")
+    examples = f"after a median {'at most ' if speed.at_least else ''}{count(first)} training examples"
+    seeds = f"in {speed.reached} of {plural(len(speed.arrivals), 'seed')}"
+    start = f"{names[0]} held {names[1]}'s final validation score {examples}"
+    return f"{start} against {count(second)} ({'; '.join(details)}), {seeds}"
+
+
+def _fold(ratio: float) -> str:
+    return f"{times(ratio)} fewer" if ratio >= 1 else f"{times(1 / ratio)} more"
+
+
+def _median(speed: Convergence, arm: str) -> float:
+    values = sorted(getattr(each, arm)["examples"] for each in speed.arrivals)
+    middle = len(values) // 2
+    return values[middle] if len(values) % 2 else (values[middle - 1] + values[middle]) / 2
+
+
+def _outcome_of_speed(speed: Convergence, primary: Contrast, comparison: Comparison) -> str:
+    low = speed.area_difference.low
+    if primary.outcome == "equivalent" and low is not None and low > 0:
+        return ": here transfer bought speed, not a better end"
+    if primary.outcome == "better" or speed.caught_up_at is None:
+        return ""
+    if all(each.treatment is None for each in speed.arrivals):
+        return f"; {primary.control} ends ahead in every seed"
+    return f"; from {count(speed.caught_up_at)} examples on {primary.control}'s mean curve is level or ahead"
+
+
+def _labels(comparison: Comparison) -> list[str]:
+    names = comparison.study.treatment, comparison.study.control
+    chosen = shown_saving(comparison.labels_saved)
+    if chosen is None:
+        return []
+    start = f"{plural(chosen.labels, 'label')} with {names[0]} were worth"
+    if chosen.ratio is None or chosen.low is None or chosen.high is None:
+        bound = chosen.bound or 1.0
+        sign = "≥" if chosen.bound_kind == "at least" else "≤"
+        worth = f"{chosen.bound_kind} {rough(chosen.labels * bound)} with {names[1]} ({sign} {times(bound)}"
+        return [f"{start} {worth}; the sizes tried do not hold the point itself)."]
+    ends = f"CI {rough(chosen.low)}–{times(chosen.high)}"
+    if not chosen.settled:
+        doubt = f"the labels saved cannot be told from none ({times(chosen.ratio)}; {ends})"
+        return [f"With {plural(chosen.labels, 'label')} {doubt}."]
+    worth = f"about {rough(chosen.labels * chosen.ratio)} with {names[1]} ({times(chosen.ratio)}; {ends})"
+    level = [each.labels for each in comparison.labels_saved if each.ratio is not None and not each.settled]
+    tail = f" With {count(level[0])} the ratio cannot be told from 1." if level and level[0] > chosen.labels else ""
+    return [f"{start} {worth}.{tail}"]
+
+
+def shown_saving(saved: tuple[LabelsSaved, ...]) -> LabelsSaved | None:
+    """Return the size whose ratio the sentence and the arrow show: the smallest that says something."""
+    points = [each for each in saved if each.ratio is not None]
+    bounds = [each for each in saved if each.bound is not None and abs(each.bound - 1) > 0.05]
+    settled = [each for each in points if each.settled]
+    return next(iter([*settled, *bounds, *points]), None)
+
+
+def _scope(comparison: Comparison) -> str:
+    control = comparison.study.control
+    return (
+        f"Not counted: what pre-training cost and the data it saw. The {control} arm still inherits the pretrained "
+        "tokenizer, so that part of transfer is in both arms."
+    )

@@ -1,0 +1,266 @@
+"""Read a checkpoint's safetensors under the names of a model, and prove what was read or written. Floor 2.
+
+Names are mapped by transformers' own rules (transformers/core_model_loading.py): prefixes, legacy names, renamings.
+Where an architecture fuses or splits tensors (mixtures of experts), transformers itself converts them, and the result
+is proved to hold the same values in another arrangement.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from headswap.architecture import base_prefix, one_line, quiet
+from headswap.errors import WeightsError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+FLOATS = ("F32", "F16", "BF16", "F64")
+# Buffers that old checkpoints hold and that are computed today; the rotary and position rules are transformers' own.
+OLD_BUFFERS = (r"(^|\.)position_ids$", r"rotary_emb\.inv_freq$", r"(^|\.)token_type_ids$", r"(^|\.)masked_bias$")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One tensor as it lies in its file."""
+
+    name: str
+    file: Path
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass
+class Checkpoint:
+    """The tensors of some safetensors files, open for reading."""
+
+    stored: dict[str, Stored]
+    _open: dict[Path, Any] = field(repr=False)
+
+    def read(self, name: str) -> torch.Tensor:
+        """Return a tensor as it lies in the file."""
+        try:
+            return self._open[self.stored[name].file].get_tensor(name)
+        except SafetensorError as fault:
+            raise _unreadable(self.stored[name].file, fault) from fault
+
+
+@contextmanager
+def open_checkpoint(files: Sequence[Path]) -> Iterator[Checkpoint]:
+    """Open safetensors files; their data is read only when asked for.
+
+    Raises:
+        WeightsError: a file is truncated or corrupt, or two files hold a tensor of the same name.
+    """
+    stored: dict[str, Stored] = {}
+    with ExitStack() as stack:
+        opened = {}
+        for file in files:
+            try:
+                opened[file] = stack.enter_context(safe_open(str(file), framework="pt"))
+                names = list(opened[file].keys())
+                slices = [(name, opened[file].get_slice(name)) for name in names]
+            except (SafetensorError, OSError) as fault:
+                raise _unreadable(file, fault) from fault
+            for name, part in slices:
+                if name in stored:
+                    raise WeightsError(
+                        f"{file}: two shards hold the same tensor; found {name} in {stored[name].file.name} too; "
+                        "remove the stale shard and mend the index"
+                    )
+                stored[name] = Stored(name, file, tuple(part.get_shape()), str(part.get_dtype()))
+        yield Checkpoint(stored, opened)
+
+
+def _unreadable(file: Path, fault: BaseException) -> WeightsError:
+    size = file.stat().st_size if file.is_file() else 0
+    return WeightsError(
+        f"{file}: truncated or not safetensors; found {size:,} bytes, {one_line(fault)}; copy or download it again "
+        "(a file of about 130 bytes is a git-lfs pointer)"
+    )
+
+
+# ---- names -----------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class NameMap:
+    """Where each tensor of a checkpoint goes.
+
+    Args:
+        one_to_one: the model's name -> the checkpoint's.
+        converted: checkpoint names that transformers fuses or splits on the way into the model.
+        left: checkpoint names without a place -> the name that the model's rules make of them.
+    """
+
+    one_to_one: dict[str, str]
+    converted: tuple[str, ...]
+    left: dict[str, str]
+
+
+def map_names(model: PreTrainedModel, checkpoint: Checkpoint) -> NameMap:
+    """Map the checkpoint's names to the model's by transformers' rules.
+
+    Raises:
+        WeightsError: two tensors of the checkpoint claim one place in the model.
+    """
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+
+    transforms = get_model_conversion_mapping(model)
+    renamings = [each for each in transforms if isinstance(each, WeightRenaming)]
+    converters = [each for each in transforms if isinstance(each, WeightConverter)]
+    state, prefix = model.state_dict(), model.base_model_prefix
+    one_to_one: dict[str, str] = {}
+    converted, left = [], {}
+    for name in sorted(checkpoint.stored):
+        target, pattern = rename_source_key(name, renamings, converters, prefix, state)
+        if target not in state and name in state:  # as transformers does: a renaming too many
+            target, pattern = name, None
+        if target not in state:
+            left[name] = target
+        elif pattern is not None:
+            converted.append(name)
+        elif target in one_to_one:
+            raise WeightsError(
+                f"{checkpoint.stored[name].file}: two tensors claim one place; found {one_to_one[target]} and {name} "
+                f"for {target}; remove one of them from the checkpoint"
+            )
+        else:
+            one_to_one[target] = name
+    return NameMap(one_to_one, tuple(converted), left)
+
+
+def belongs_to_body(model: PreTrainedModel, name: str, target: str) -> bool:
+    """Say whether a checkpoint name without a place reads as the body's rather than as another task's head."""
+    prefix = base_prefix(model)
+    inner = {child.split(".")[0] for child in model.base_model.state_dict()}
+    return any(each.startswith(prefix) or each.split(".")[0] in inner for each in (name, target))
+
+
+def ignored_by_design(model: PreTrainedModel, name: str, target: str) -> str:
+    """Return why a tensor without a place is harmless, or an empty string."""
+    buffers = {buffer for buffer, _ in model.named_buffers()}
+    if {name, target, base_prefix(model) + name} & buffers or _matches(OLD_BUFFERS, name):
+        return "a buffer that the model computes"
+    if _matches(model._keys_to_ignore_on_load_unexpected or (), target):
+        return "the architecture ignores it"
+    inner = target.removeprefix(base_prefix(model)).split(".")[0]
+    if inner == "pooler" and getattr(model.base_model, "pooler", model) is None:
+        return "the architecture has no pooler for this task"
+    return ""
+
+
+def aliases(model: PreTrainedModel) -> dict[str, list[str]]:
+    """Return the state names of each tensor that has several (tied weights), by every one of them."""
+    groups: dict[int, list[str]] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        groups.setdefault(id(tensor), []).append(name)
+    return {name: names for names in groups.values() for name in names}
+
+
+def _matches(patterns: Any, name: str) -> bool:
+    return any(re.search(pattern, name) for pattern in patterns)
+
+
+# ---- conversion ----------------------------------------------------------------------------------------------------
+def convert(
+    kind: type[PreTrainedModel], config: PreTrainedConfig, folder: Path, checkpoint: Checkpoint, names: NameMap
+) -> dict[str, torch.Tensor]:
+    """Let transformers load an architecture whose tensors it fuses or splits; return those by model name.
+
+    It needs the memory of a second model while it runs.
+
+    Raises:
+        WeightsError: transformers reports a fault, or the results do not hold exactly the file's values.
+    """
+    with quiet():
+        loaded, told = kind.from_pretrained(
+            str(folder), config=copy.deepcopy(config), dtype=torch.float32, output_loading_info=True,
+            ignore_mismatched_sizes=True, use_safetensors=True, local_files_only=True,
+        )  # fmt: skip
+    mismatched = {str(row[0]) for row in told["mismatched_keys"]}
+    if told["error_msgs"] or mismatched & {name for name in loaded.state_dict() if name not in names.one_to_one}:
+        found = list(told["error_msgs"]) or sorted(mismatched)
+        raise WeightsError(f"{folder}: transformers could not convert the weights; found {found[:3]}; use another body")
+    absent = set(told["missing_keys"]) | set(names.one_to_one)
+    tied = aliases(loaded)
+    results = {
+        name: tensor for name, tensor in loaded.state_dict().items() if not absent & set(tied[name])
+    }  # fmt: skip
+    before = [_fingerprint(checkpoint.read(name)) for name in names.converted]
+    after = [_fingerprint(results[name]) for name in dict.fromkeys(tied[name][0] for name in results)]
+    if [sum(column) for column in zip(*before, strict=True)] != [sum(column) for column in zip(*after, strict=True)]:
+        raise WeightsError(
+            f"{folder}: transformers' conversion changed the weights; found {len(before)} tensors in the file and "
+            f"{len(after)} in the model with other values; use another transformers version or another body"
+        )
+    return results
+
+
+def _fingerprint(tensor: torch.Tensor) -> tuple[int, int]:
+    """Return element count and the sum of the float32 bit patterns: the same for any rearrangement of the values."""
+    bits = tensor.detach().to(torch.float32).contiguous().view(torch.int32)
+    return bits.numel(), int(bits.sum(dtype=torch.int64))
+
+
+# ---- proof -----------------------------------------------------------------------------------------------------------
+def same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
+    """Compare as float32 (whole numbers as they are), bit for bit: -0.0 is not 0.0, and a NaN equals itself."""
+    if left.shape != right.shape:
+        return False
+    if left.is_floating_point() and right.is_floating_point():
+        left, right = left.detach().to(torch.float32).contiguous(), right.detach().to(torch.float32).contiguous()
+        return torch.equal(left.view(torch.int32), right.view(torch.int32))
+    return torch.equal(left, right)
+
+
+def is_finite(tensor: torch.Tensor) -> bool:
+    """Say whether no value is NaN or infinite, in one pass and without a copy."""
+    if not tensor.is_floating_point() or tensor.numel() == 0:
+        return True
+    low, high = torch.aminmax(tensor.detach())
+    return bool(low.isfinite()) and bool(high.isfinite())
+
+
+def prove_saved(model: PreTrainedModel, folder: Path) -> None:
+    """Check that the safetensors in `folder` hold every tensor of the model, bit for bit.
+
+    Raises:
+        WeightsError: one is missing or differs.
+    """
+    with open_checkpoint(sorted(folder.glob("*.safetensors"))) as checkpoint:
+        names, tied = map_names(model, checkpoint), aliases(model)
+        state = model.state_dict()
+        wrong = [
+            name
+            for name, source in names.one_to_one.items()
+            if not same_bits(state[name].cpu(), checkpoint.read(source))
+        ]
+        unsaved = set(model._keys_to_ignore_on_save or ())
+        rest = [name for name in state if name not in unsaved and not set(tied[name]) & set(names.one_to_one)]
+        rest = list(dict.fromkeys(tied[name][0] for name in rest))
+        before = [sum(column) for column in zip(*(_fingerprint(state[name].cpu()) for name in rest), strict=True)]
+        after = [sum(each) for each in zip(*(_fingerprint(checkpoint.read(n)) for n in names.converted), strict=True)]
+        if wrong or before != after:
+            found = (wrong or rest)[:3]
+            raise WeightsError(
+                f"{folder}: the saved model is not the trained one; found other values in {found}; report it"
+            )
+
+
+def names_by_prefix(names: Mapping[str, Any] | Sequence[str]) -> str:
+    """Return how many names begin with which first part, for a message."""
+    counts: dict[str, int] = {}
+    for name in names:
+        first = name.split(".")[0]
+        counts[first] = counts.get(first, 0) + 1
+    shown = sorted(counts.items(), key=lambda item: -item[1])[:4]
+    return ", ".join(f"{first}.* ({count})" for first, count in shown) or "no tensors"

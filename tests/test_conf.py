@@ -1,0 +1,38 @@
+"""Every shipped YAML says what it is, and builds."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from headswap.config import GROUPS, compose, conf_dir
+from headswap.overview import describe
+
+FILES = sorted(path.relative_to(conf_dir()).as_posix() for path in conf_dir().glob("*/*.yaml"))
+FILLED = {  # what an option asks of the user
+    "metric/evaluate": ["metric.evaluate.path=f1"],
+    "body/from_run": ["run=somewhere"],
+    "body/hub": ["body.source=bert-base-uncased"],
+    "task/text": ["task.source=a.csv", "task.text=[text]", "task.label=label"],
+    "task/pair": ["task.source=a.csv", "task.text=[a,b]", "task.label=label"],
+}
+
+
+def test_every_group_is_known():
+    assert {path.name for path in conf_dir().iterdir() if path.is_dir()} == set(GROUPS)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_an_option_says_what_it_is_and_how_to_use_it(file):
+    lines = [line for line in Path(conf_dir() / file).read_text().splitlines() if not re.match(r"#\s*@package", line)]
+    assert lines[0].startswith("# ")
+    assert len(describe(conf_dir() / file)) > 15
+    assert any(re.match(r"# headswap \w+", line) for line in lines[1:4]), lines[:4]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_an_option_builds(file):
+    group, option = file.removesuffix(".yaml").split("/")
+    choice = f"metric=[{option}]" if group == "metric" else f"{group}={option}"
+    config = compose([choice, *FILLED.get(f"{group}/{option}", [])])
+    assert group == "metric" or config.choices[group] == option

@@ -1,0 +1,99 @@
+"""Imports run downward only, and the heavy or foreign packages stay in the files that own them."""
+
+import ast
+from pathlib import Path
+
+SOURCE = Path(__file__).parents[1] / "src" / "headswap"
+FLOORS = {
+    0: "__init__ errors seeds contracts spine typecheck config composition sources rows checks hub losses",
+    1: "tasks bodies heads strategies metrics",
+    2: "data model ledger hardware records",
+    3: "loop schedule evaluate modelcard",
+    4: "run worker warm",
+    5: "study predict export launch stages",
+    6: "cli hydra_app overview progress __main__",
+}
+FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}
+OWNERS = {
+    "accelerate": {"hardware"},
+    "hydra": {"composition", "hydra_app"},
+    "omegaconf": {"composition", "hydra_app"},
+}
+# The one import that points up: the study shows its runs through the launcher's events, both on floor 5.
+SAME_FLOOR_STRANGERS = {1}
+
+
+def imports(path: Path, top_level_only: bool = False) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    checking = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for inner in ast.walk(node)
+    }
+    nodes = tree.body if top_level_only else [node for node in ast.walk(tree) if id(node) not in checking]
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def part(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def headswap_parts(names: set[str]) -> set[str]:
+    return {name.split(".")[1] for name in names if name.startswith("headswap.") and name != "headswap.__version__"}
+
+
+def test_every_module_stands_on_a_floor():
+    assert {part(path) for path in SOURCE.rglob("*.py")} - FLOOR_OF.keys() == set()
+
+
+def test_imports_run_downward_only():
+    upward = [
+        f"{path.name} imports {name}"
+        for path in SOURCE.rglob("*.py")
+        if part(path) != "__init__"
+        for name in headswap_parts(imports(path))
+        if name in FLOOR_OF and FLOOR_OF[name] > FLOOR_OF[part(path)]
+    ]
+    assert upward == []
+
+
+def test_plugs_do_not_import_one_another():
+    crossing = [
+        f"{path.name} imports {name}"
+        for path in SOURCE.rglob("*.py")
+        if FLOOR_OF[part(path)] in SAME_FLOOR_STRANGERS
+        for name in headswap_parts(imports(path))
+        if FLOOR_OF.get(name) == 1 and name != part(path)
+    ]
+    assert crossing == []
+
+
+def test_foreign_packages_stay_with_their_owners():
+    strays = [
+        f"{path.name} imports {name}"
+        for path in SOURCE.rglob("*.py")
+        for name in imports(path)
+        if (package := name.split(".")[0]) in OWNERS and part(path) not in OWNERS[package]
+    ]
+    assert strays == []
+
+
+def test_what_the_command_line_reads_imports_nothing_heavy():
+    heavy = {"torch", "transformers", "datasets", "accelerate", "evaluate", "pandas", "sklearn", "pyarrow", "numpy"}
+    light = [path for path in SOURCE.rglob("*.py") if FLOOR_OF[part(path)] in (0, 1, 5, 6) and path.name != "modules.py"]
+    found = [
+        f"{path.name} imports {name}"
+        for path in light
+        if part(path) in ("tasks", "bodies", "heads", "strategies", "metrics", "cli", "launch", "stages", "hydra_app")
+        or FLOOR_OF[part(path)] == 0
+        for name in imports(path, top_level_only=True)
+        if name.split(".")[0] in heavy
+    ]
+    assert found == []
