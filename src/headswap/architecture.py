@@ -77,7 +77,7 @@ def _checked_overrides(config: PreTrainedConfig, overrides: Mapping[str, Any], k
         if name not in known:
             remedy = f"remove it{nearest(name, known)}"
             raise ConfigError(f"{key}.{name}: {type(config).__name__} has no such setting; found {value!r}; {remedy}")
-        inner = getattr(config, name, None)
+        inner: Any = getattr(config, name, None)
         if isinstance(value, Mapping) and hasattr(inner, "to_dict"):
             value = _checked_overrides(inner, value, f"{key}.{name}")  # noqa: PLW2901
         changes[aliases.get(name, name)] = value
@@ -133,8 +133,14 @@ def build(kind: type[PreTrainedModel], config: PreTrainedConfig, seed: int, blan
 
     from transformers.initialization import no_init_weights
 
-    with quiet(), dice(seed), no_init_weights() if blank else nullcontext():
-        model = kind._from_config(copy.deepcopy(config), dtype=torch.float32)
+    try:
+        with quiet(), dice(seed), no_init_weights() if blank else nullcontext():
+            model = kind._from_config(copy.deepcopy(config), dtype=torch.float32)
+    except (ValueError, TypeError, KeyError, AttributeError, AssertionError, ZeroDivisionError, ImportError) as fault:
+        raise ConfigError(
+            f"body.config_overrides: {kind.__name__} cannot be built with these settings; found {one_line(fault)}; "
+            "correct them, or config.json of the body"
+        ) from fault
     if blank:
         model.tie_weights()
     return model
@@ -184,7 +190,7 @@ def draw_head(model: PreTrainedModel, seeds: Seeds) -> None:
     constructed = {name: parameter.clone() for name, parameter in head.items()}
     for parameter in head.values():
         parameter.fill_(float("nan"))  # tells afterwards what the initialiser did not touch
-        parameter.__dict__.pop("_is_hf_initialized", None)
+        vars(parameter).pop("_is_hf_initialized", None)
     with _marked(body.values()):  # an initialiser that walks the whole model must leave the body alone
         for name, module, initialise in _head_modules(model, "", model._init_weights):
             with dice(seeds.stream("head", name)):

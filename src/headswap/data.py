@@ -198,13 +198,15 @@ def order(
 
     Args:
         batch_size: rows of a batch; the one that is left over is shorter.
-        bucket: sort by length inside stretches of 50 batches, so that a batch holds rows of like length.
+        bucket: sort by length inside stretches of up to 50 batches, so that a batch holds rows of like length. A small
+            set has at least 4 stretches: sorted as one, its epochs would all hold nearly the same batches.
     """
     shuffled = generator.permutation(len(lengths))
     if not bucket:
         return _cut(shuffled, batch_size)
     batches = []
-    for stretch in _cut(shuffled, 50 * batch_size):
+    stretch_size = batch_size * max(1, min(50, len(lengths) // (4 * batch_size)))
+    for stretch in _cut(shuffled, stretch_size):
         batches += _cut(stretch[np.argsort(-lengths[stretch], kind="stable")], batch_size)
     return [batches[position] for position in generator.permutation(len(batches))]
 

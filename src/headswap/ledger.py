@@ -120,7 +120,9 @@ class Ledger:
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Ledger:
         """Rebuild a ledger from `to_dict()` or the JSON made of it."""
-        fields = {key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()}
+        fields: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()
+        }
         fields.pop("summary", None)
         fields["entries"] = tuple(
             Entry(**(entry | {"shape": tuple(entry["shape"]), "rows": tuple(tuple(pair) for pair in entry["rows"])}))
@@ -131,7 +133,7 @@ class Ledger:
 
 def tensor_sha256(tensor: torch.Tensor) -> str:
     """Return the sha256 of a tensor's bytes in row-major order."""
-    flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    flat: Any = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
     return hashlib.sha256(flat.numpy()).hexdigest()
 
 

@@ -136,9 +136,10 @@ def _fit_vocabulary(
 ) -> None:
     """Refuse a tokenizer that knows more tokens than the embeddings have rows, or add the rows when asked."""
     try:
-        rows = int(model.get_input_embeddings().weight.shape[0])  # pyright: ignore[reportArgumentType, reportCallIssue]
+        embeddings: Any = model.get_input_embeddings()
     except NotImplementedError:
         return  # embeddings without rows for tokens: canine hashes characters
+    rows = int(embeddings.weight.shape[0])
     if vocabulary_size is None or vocabulary_size <= rows:
         return
     if not body.resize_embeddings:

@@ -117,7 +117,7 @@ def resolve(source: str) -> list[Path]:
         raise DataError(f"{source}: no file matches; found none in {Path.cwd()}; correct the glob")
     beside = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
     raise DataError(
-        f"{source}: no such file; found {len(beside)} others in {path.parent.resolve()}{nearest(path.name, beside)}; "
+        f"{source}: no such file; found {len(beside)} files in {path.parent.resolve()}{nearest(path.name, beside)}; "
         f"correct the path, or name a hub id as owner/name"
     )
 
@@ -135,8 +135,7 @@ def _in_package(source: str) -> Path:
         ) from error
     if inside not in files:
         raise DataError(
-            f"{source}: no such file in the package; found {len(files)} others{nearest(inside, files)}; "
-            f"correct the path"
+            f"{source}: no such file in the package; found {len(files)} files{nearest(inside, files)}; correct the path"
         )
     return Path(str(files[inside].locate()))
 

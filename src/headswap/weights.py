@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -182,7 +182,7 @@ def convert(
         WeightsError: transformers reports a fault, or the results do not hold exactly the file's values.
     """
     with quiet():
-        loaded, told = kind.from_pretrained(
+        loaded, told = cast(Any, kind).from_pretrained(
             str(folder), config=copy.deepcopy(config), dtype=torch.float32, output_loading_info=True,
             ignore_mismatched_sizes=True, use_safetensors=True, local_files_only=True,
         )  # fmt: skip

@@ -211,10 +211,10 @@ def _arrow(comparison: Comparison, traces: list[dict[str, Any]], layout: dict[st
     font = {"size": 13, "color": "@ink"}
     place = {"x": middle, "y": height, "yshift": -13, "showarrow": False, "bgcolor": "@paper", "borderpad": 1}
     layout["annotations"] = [place | {"text": text, "font": font}]
-    kind = "a bound (open head): the sizes tried do not hold the point" if saved.bound_kind else "labels saved"
+    kind = "; the open head stands for a bound: the sizes tried do not hold the point" if saved.bound_kind else ""
     names = comparison.study.treatment, comparison.study.control
     worth = f"{plural(saved.labels, 'label')} with {names[0]} stand for {sense}{times(value)} as many with {names[1]}"
-    return f" Arrow: {worth}; {kind}."
+    return f" Arrow: {worth}{kind}."
 
 
 def _dots(place: int, contrast: Contrast, unit: Unit) -> list[dict[str, Any]]:

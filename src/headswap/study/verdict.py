@@ -160,8 +160,8 @@ def _speed(speed: Convergence, primary: Contrast, comparison: Comparison) -> str
     if speed.reached < total or speed.ratio is None:
         missed = total - speed.reached
         text = (
-            f"{names[0]} did not hold {names[1]}'s final validation score within its own training in {missed} of "
-            f"{plural(total, 'seed')}, so no speed-up is named"
+            f"{names[0]} did not reach and hold {names[1]}'s final validation score within its own training "
+            f"in {missed} of {plural(total, 'seed')}, so no speed-up is named"
         )
     else:
         text = _reached(speed, names)
@@ -180,7 +180,7 @@ def _reached(speed: Convergence, names: tuple[str, str]) -> str:
         details.append(f"{times(speed.seconds_ratio)} in seconds")
     examples = f"after a median {'at most ' if speed.at_least else ''}{count(first)} training examples"
     seeds = f"in {speed.reached} of {plural(len(speed.arrivals), 'seed')}"
-    start = f"{names[0]} held {names[1]}'s final validation score {examples}"
+    start = f"{names[0]} reached and held {names[1]}'s final validation score {examples}"
     return f"{start} against {count(second)} ({'; '.join(details)}), {seeds}"
 
 

@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from headswap import rows as cut
@@ -52,8 +52,8 @@ class TextClassification:
         drop_other_labels: drop rows whose label is not listed, rather than stop.
         sha256: pin of the source's bytes.
         quotes: false where `"` is an ordinary character, as in GLUE's tsv files.
-        damaged: control and replacement characters: refuse, keep, or remove (each run of non-ASCII and control
-            characters becomes a space: for text that a wrong decoding has destroyed).
+        damaged: control and replacement characters: refuse a file with more than 1 % of such rows, keep, or remove
+            (each run of non-ASCII and control characters becomes a space: for what a wrong decoding has destroyed).
         class_weights: None, "balanced" (rows / (classes x rows of the class)), or a weight for every label name.
         label_smoothing: share of the target that is spread over all labels.
     """
@@ -70,9 +70,9 @@ class TextClassification:
     test_share: float = 0.1
     hub_name: str | None = None
     revision: str | None = None
-    hub_splits: dict[str, str] = field(default_factory=dict)
+    hub_splits: dict[str, str] | None = None
     labels: list[str] | None = None
-    label_map: dict[str, str] = field(default_factory=dict)
+    label_map: dict[str, str] | None = None
     drop_other_labels: bool = False
     sha256: str | None = None
     encoding: str = "utf-8"
@@ -100,7 +100,7 @@ class TextClassification:
         notes = Notes()
         columns = Columns(
             self.text, self.label, self.id, self.problem == "regression",
-            self.labels, self.label_map, self.drop_other_labels, self.damaged,
+            self.labels, self.label_map or {}, self.drop_other_labels, self.damaged,
         )  # fmt: skip
         parts = {split: checked_rows(tables, split, columns, notes) for split, tables in self._tables().items()}
         parts, repeats = self._without_repeats(parts, request.drop_duplicates)
@@ -140,7 +140,7 @@ class TextClassification:
         wanted = (*self.text, self.label, *([self.id] if self.id else []))
         reading = Reading(wanted, self.encoding, self.delimiter, self.quotes)
         if self.source and is_hub_id(self.source):
-            hub = Hub(self.source, self.hub_name, self.revision, self.hub_splits)
+            hub = Hub(self.source, self.hub_name, self.revision, self.hub_splits or {})
             return {split: [table] for split, table in read_hub(hub, reading).items()}
         if self.source and self.sha256:
             found = digest(self.source)
@@ -237,7 +237,7 @@ def _source_faults(task: TextClassification) -> Iterator[str]:
         yield f"sha256: must be 64 hex digits of task.source; found {task.sha256!r}; see sha256sum FILE"
     if not task.source and (task.hub_name or task.revision or task.hub_splits):
         yield "hub_name: belongs to a hub id; found no task.source; set task.source=OWNER/NAME"
-    for split in task.hub_splits:
+    for split in task.hub_splits or ():
         if split not in SPLITS:
             yield f"hub_splits: unknown split; found {split!r}; use {', '.join(SPLITS)}"
     try:
