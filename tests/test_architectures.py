@@ -11,8 +11,11 @@ from transformers import (
     AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
+    BertConfig,
+    BertForSequenceClassification,
 )
 
+from headswap import architecture
 from headswap.bodies.transformer import TransformerBody
 from headswap.contracts import Labels
 from headswap.heads.fresh import Fresh
@@ -121,3 +124,26 @@ def test_every_architecture_gets_its_whole_body_from_base_and_language_models(ki
     with torch.no_grad():
         expected, found = (each(INPUT, attention_mask=(INPUT != 1).long()).logits for each in (model.eval(), again))
     assert expected.shape == (2, 3) and torch.equal(expected, found)
+
+
+class RawHead(BertForSequenceClassification):
+    """A head with weights of its own that `_init_weights` does not know: a constant, and a random one."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.scale = torch.nn.Parameter(torch.ones(3))
+        self.mix = torch.nn.Parameter(torch.randn(3, 4))
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_raw_weights_of_a_head_do_not_depend_on_the_body(tiny_body, layers):
+    config = BertConfig.from_pretrained(tiny_body, num_hidden_layers=layers, num_labels=3)
+    models = [architecture.build(RawHead, config, seed) for seed in (1, 2)]
+    for model in models:
+        architecture.draw_head(model, Seeds(7))
+    first, second = ({name: each for name, each in model.named_parameters() if "bert" not in name} for model in models)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert torch.equal(first["scale"], torch.ones(3)) and 0.005 < first["mix"].std() < 0.05
+    reference = architecture.build(BertForSequenceClassification, config, 3)
+    architecture.draw_head(reference, Seeds(7))
+    assert torch.equal(reference.classifier.weight, first["classifier.weight"])

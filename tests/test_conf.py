@@ -12,7 +12,7 @@ FILES = sorted(path.relative_to(conf_dir()).as_posix() for path in conf_dir().gl
 FILLED = {  # what an option asks of the user
     "metric/evaluate": ["metric.evaluate.path=f1"],
     "body/from_run": ["run=somewhere"],
-    "body/hub": ["body.source=bert-base-uncased"],
+    "body/transformer": ["body.source=bert-base-uncased"],
     "task/text": ["task.source=a.csv", "task.text=[text]", "task.label=label"],
     "task/pair": ["task.source=a.csv", "task.text=[a,b]", "task.label=label"],
 }

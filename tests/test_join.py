@@ -6,7 +6,7 @@ import os
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, BertForMaskedLM
 
 from headswap.bodies.transformer import TransformerBody
@@ -266,6 +266,34 @@ def test_a_longer_tokenizer_is_refused_or_gets_rows(tiny_body):
     resized = entry(ledger, "bert.embeddings.word_embeddings.weight")
     assert (resized.fate, resized.note) == ("resized", f"{rows} rows of the file and 2 new ones")
     assert model.config.vocab_size == rows + 2 and 0.99 < ledger.coverage < 1.0
+
+
+def test_copies_of_a_tied_weight_that_differ_are_refused(tmp_path):
+    from transformers import BartConfig, BartModel
+
+    sizes = {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    model = BartModel(BartConfig(vocab_size=50, d_model=16, encoder_ffn_dim=8, decoder_ffn_dim=8, **sizes))
+    model.save_pretrained(tmp_path)
+    shared = stored(tmp_path)["shared.weight"]
+    for other in (shared.clone(), shared + 1):
+        save_file(stored(tmp_path) | {"encoder.embed_tokens.weight": other}, tmp_path / "model.safetensors")
+        if torch.equal(other, shared):
+            _, ledger = swap(tmp_path)
+            assert entry(ledger, "model.shared.weight").note == "also stored as encoder.embed_tokens.weight"
+    with pytest.raises(WeightsError, match=r"ties two tensors that differ.*tie_word_embeddings: false"):
+        swap(tmp_path)
+
+
+def test_two_shards_with_the_same_tensor_are_refused(tiny_body, variant):
+    folder = variant(tiny_body)
+    shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    save_file(stored(folder), folder / shards[0])
+    save_file({"pooler.dense.bias": torch.zeros(32)}, folder / shards[1])
+    (folder / "model.safetensors").unlink()
+    index = {"weight_map": {"embeddings.word_embeddings.weight": shards[0], "pooler.dense.bias": shards[1]}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(WeightsError, match=r"two shards hold the same tensor; found pooler\.dense\.bias"):
+        swap(folder)
 
 
 # ---- ledger, roles, description, saving --------------------------------------------------------------------------------

@@ -250,4 +250,4 @@ def test_the_terminal_table_shows_scores_difference_interval_and_outcome(compari
     with console.file:
         console.print(terminal_table(comparison))
         shown = console.export_text()
-    assert re.search(r"1,600 │ [78]\d\.\d % ± \d\.\d pp \(n=3\) │ .* │ \+\d+\.\d pp \(95 % CI .*\), better", shown)
+    assert re.search(r"1,600 │ +[78]\d\.\d % ± \d\.\d pp \(n=3\) │ .* │ +\+\d+\.\d pp \(95 % CI .*\), better", shown)

@@ -147,12 +147,13 @@ def build(kind: type[PreTrainedModel], config: PreTrainedConfig, seed: int, blan
 
 
 def finish_blank(model: PreTrainedModel, seed: int) -> None:
-    """Run the initialiser of a blank model for everything but its tensors, which the caller then fills all.
+    """Run the initialiser of a blank model for everything but its body's tensors, which the caller then fills all.
 
     Buffers that no checkpoint holds may be computed there (rotary frequencies); it is what from_pretrained does too.
     """
-    tensors = list(model.state_dict(keep_vars=True).values())
-    with quiet(), dice(seed), _marked(tensors):
+    prefix, body = base_prefix(model), split(model)[0]
+    state = model.state_dict(keep_vars=True)
+    with quiet(), dice(seed), _marked(each for name, each in state.items() if name.startswith(prefix) or name in body):
         model.init_weights()
 
 

@@ -64,11 +64,19 @@ def _composed(overrides: Sequence[str], config_dirs: Sequence[str | Path]) -> An
     extra = [f"hydra.searchpath=[{','.join(_search_entry(folder) for folder in config_dirs)}]"] if config_dirs else []
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            return compose(CONFIG_NAME, overrides=[*extra, *overrides], return_hydra_config=True)
+            return compose(CONFIG_NAME, overrides=[*extra, *forced(overrides)], return_hydra_config=True)
     except YAMLError as error:
         raise ConfigError(f"{_yaml_place(error)}: not valid YAML; {_line(error)}; correct the file") from error
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(error, overrides, config_dirs)) from error
+
+
+def forced(overrides: Sequence[str]) -> list[str]:
+    """Let overrides of a plug's field through where its YAML leaves the field out; the plug's class checks the name.
+
+    `body.init=random` becomes `++body.init=random`: Hydra only knows the keys that the file spells out.
+    """
+    return [f"++{text}" if re.match(r"(task|body|head|strategy|metric)\.[\w.]+=", text) else text for text in overrides]
 
 
 def _search_entry(folder: str | Path) -> str:

@@ -81,11 +81,12 @@ def from_dict(tree: dict[str, Any]) -> Config:
 
 
 def checked(config: Config) -> Config:
-    """Return `config` if all its values and plugs can stand; raise all faults at once if not."""
+    """Return `config` with every field of its plugs written out; raise all its faults at once if there are any."""
     found = [*faults(config), *_plug_faults(config)]
     if found:
         raise ConfigError("\n".join(found))
-    return config
+    nodes = {group: completed(getattr(config, group)) for group in PLUG_GROUPS}
+    return dataclasses.replace(config, **nodes, metric={name: completed(node) for name, node in config.metric.items()})
 
 
 def overlay(config: Config, changes: dict[str, Any], where: str) -> Config:
@@ -148,6 +149,21 @@ def build(node: Any, key: str, contract: type, allowed: Sequence[str] = ()) -> A
     return plug
 
 
+def completed(node: dict[str, Any]) -> dict[str, Any]:
+    """Return a plug's node with the defaults of the fields that it leaves out, in the fields' order."""
+    cls = _plug_class(node["_target_"], "", [node["_target_"].rpartition(".")[0]])
+    whole: dict[str, Any] = {"_target_": node["_target_"]}
+    for field in dataclasses.fields(cls):
+        if field.name in node:
+            whole[field.name] = node[field.name]
+        elif field.default is not dataclasses.MISSING:
+            whole[field.name] = field.default
+        elif field.default_factory is not dataclasses.MISSING:
+            made = field.default_factory()
+            whole[field.name] = list(made) if isinstance(made, tuple) else made
+    return whole
+
+
 def _plug_class(target: str, key: str, allowed: Sequence[str]) -> type:
     packages = ("headswap", *allowed)
     if not any(target.startswith(package + ".") for package in packages):
@@ -199,7 +215,8 @@ def _refuse_unknown(given: dict[str, Any], schema: type, prefix: str) -> None:
     for name in given:
         if name not in known:
             raise ConfigError(
-                f"{prefix}{name}: no such key{nearest(name, known)}; keys here: {', '.join(known)}"
+                f"{prefix}{name}: no such key{nearest(prefix + name, [prefix + key for key in known])}; "
+                f"keys here: {', '.join(known)}"
             )
 
 

@@ -22,6 +22,7 @@ from headswap.weights import (
     NameMap,
     aliases,
     belongs_to_body,
+    convert,
     ignored_by_design,
     names_by_prefix,
     same_bits,
@@ -58,44 +59,30 @@ def parts(model: PreTrainedModel) -> dict[str, Part]:
     return found
 
 
-def plan(
-    model: PreTrainedModel,
-    body: Body,
-    checkpoint: Checkpoint,
-    names: NameMap,
-    converted: Mapping[str, torch.Tensor],
-    files: BodyFiles,
-) -> Plan:
+def plan(model: PreTrainedModel, body: Body, files: BodyFiles, checkpoint: Checkpoint, names: NameMap) -> Plan:
     """Decide the fate of every tensor of the body and of the checkpoint.
 
     Raises:
-        WeightsError: with all the faults of one kind or another that the checkpoint has, each with its key.
+        WeightsError: with all the faults that the checkpoint has, each with the key that would let it pass.
     """
+    converted = convert(model, files.folder, checkpoint, names) if names.converted else {}
     tied, known, prefix = aliases(model), parts(model), base_prefix(model)
     wanted = [name for name, part in known.items() if part == "body" or name.startswith(prefix)]
-    sources, notes, absent = {}, {}, []
+    sources, notes = {}, {}
     for name in wanted:
         held = [names.one_to_one[each] for each in tied[name] if each in names.one_to_one]
         if held:
             sources[name] = held[0]
             notes[name] = _check_copies(checkpoint, name, held, files)
-        elif not set(tied[name]) & set(converted):
-            absent.append(name)
-    state = model.state_dict()
     results = {name: converted[each] for name in wanted for each in tied[name] if each in converted}
+    absent = [name for name in wanted if name not in sources and name not in results]
     new, missing = _sort_absent(model, absent, known, body.allow_new)
     dropped, unexpected = _sort_left(model, checkpoint, names, body.allow_unexpected)
-    held_by = sum(state[name].numel() for name in [*sources, *results] if known[name] == "body")
-    total = sum(state[name].numel() for name in wanted if known[name] == "body")
-    if held_by == 0:
-        raise WeightsError(
-            f"{files.folder}: 0 % of the body is in the checkpoint, its names do not fit; found "
-            f"{names_by_prefix(checkpoint.stored)} where {type(model).__name__} has {prefix}* with or without that "
-            f"prefix ({names_by_prefix([name.removeprefix(prefix) for name in wanted])}); rename the tensors, or use "
-            "the checkpoint of this architecture"
-        )
-    share = held_by / total
-    faults = _faults(missing, unexpected, [*_misfits(checkpoint, state, sources)], share)
+    sizes = {name: model.state_dict()[name].numel() for name in wanted if known[name] == "body"}
+    share = sum(sizes.get(name, 0) for name in [*sources, *results]) / sum(sizes.values())
+    if share == 0:
+        raise WeightsError(_strange_names(model, checkpoint, files, wanted))
+    faults = [*_misfits(checkpoint, model.state_dict(), sources), *_faults(missing, unexpected, share)]
     if not faults and body.require_coverage < 1.0 and share < body.require_coverage:
         faults = [
             f"too little of the body comes from the checkpoint; found {share:.2%} of its elements where "
@@ -104,6 +91,16 @@ def plan(
     if faults:
         raise WeightsError(f"{files.folder}: {'; also '.join(faults)}")
     return Plan(sources, results, tuple(new), tuple(dropped), notes)
+
+
+def _strange_names(model: PreTrainedModel, checkpoint: Checkpoint, files: BodyFiles, wanted: Sequence[str]) -> str:
+    prefix = base_prefix(model)
+    return (
+        f"{files.folder}: 0 % of the body is in the checkpoint, its names do not fit; found "
+        f"{names_by_prefix(checkpoint.stored)} where {type(model).__name__} has {prefix}* with or without that "
+        f"prefix ({names_by_prefix([name.removeprefix(prefix) for name in wanted])}); rename the tensors, or use "
+        "the checkpoint of this architecture"
+    )
 
 
 def _check_copies(checkpoint: Checkpoint, name: str, held: Sequence[str], files: BodyFiles) -> str:
@@ -173,19 +170,17 @@ def _misfits(checkpoint: Checkpoint, state: Mapping[str, torch.Tensor], sources:
         )
 
 
-def _faults(missing: Sequence[str], unexpected: Sequence[str], misfits: list[str], share: float) -> list[str]:
-    faults = list(misfits)
+def _faults(missing: Sequence[str], unexpected: Sequence[str], share: float) -> Iterable[str]:
     if missing:
-        faults.insert(0, (
+        yield (
             f"{len(missing)} body tensors are missing from the checkpoint; found {share:.2%} of the body's elements, "
             f"not {_some(missing)}; if they may start new: {_allow('allow_new', missing)}"
-        ))  # fmt: skip
+        )
     if unexpected:
-        faults.append(
+        yield (
             f"{len(unexpected)} body tensors of the checkpoint have no place in the architecture; found "
             f"{_some(unexpected)}; if they may be dropped: {_allow('allow_unexpected', unexpected)}"
         )
-    return faults
 
 
 def _allow(key: str, names: Sequence[str]) -> str:

@@ -37,7 +37,7 @@ def multirun(overrides: Sequence[str], config_dirs: Sequence[str], task: Callabl
     def job(node: Any) -> Any:
         return task(composition.resolved(node, HydraConfig.get().runtime.choices, OmegaConf))
 
-    given = [*_QUIET, *overrides]
+    given = [*_QUIET, *composition.forced(overrides)]
     _hydra(config_dirs, overrides, lambda app: app.multirun(composition.CONFIG_NAME, job, given, False))
 
 
@@ -46,7 +46,7 @@ def show_config(kind: str, flags: argparse.Namespace) -> None:
     _hydra(
         flags.config_dir,
         flags.overrides,
-        lambda app: app.show_cfg(composition.CONFIG_NAME, flags.overrides, kind, flags.package, flags.resolve),
+        lambda app: app.show_cfg(composition.CONFIG_NAME, composition.forced(flags.overrides), kind, flags.package, flags.resolve),
     )
 
 
@@ -55,7 +55,7 @@ def show_info(kind: str, flags: argparse.Namespace) -> None:
     _hydra(
         flags.config_dir,
         flags.overrides,
-        lambda app: app.show_info(kind, config_name=composition.CONFIG_NAME, overrides=flags.overrides),
+        lambda app: app.show_info(kind, config_name=composition.CONFIG_NAME, overrides=composition.forced(flags.overrides)),
     )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from headswap import architecture
 from headswap.contracts import Body, BodyFiles, Head, HeadTensor, Labels, SourceHead
@@ -22,7 +22,7 @@ from headswap.errors import WeightsError
 from headswap.gates import Plan, dropped_entry, parts, plan
 from headswap.ledger import Entry, Ledger, tensor_sha256
 from headswap.seeds import Seeds
-from headswap.weights import Checkpoint, NameMap, convert, is_finite, map_names, open_checkpoint, prove_saved, same_bits
+from headswap.weights import Checkpoint, NameMap, is_finite, map_names, open_checkpoint, prove_saved, same_bits
 
 
 @torch.no_grad()
@@ -53,22 +53,16 @@ def join(
     files = body.locate()
     config, source_labels = architecture.make_config(body, files, labels, pad_token_id)
     kind = architecture.model_class(config, auto_class)
-    seed = seeds.stream("body")
     with torch.random.fork_rng(devices=[]), open_checkpoint(files.weights) as checkpoint:
-        model = architecture.build(kind, config, seed, blank=True)
-        names = map_names(model, checkpoint)
-        todo = Plan({}, {}, tuple(parts(model)), (), {})
-        if body.init != "random":
-            converted = convert(kind, config, files.folder, checkpoint, names) if names.converted else {}
-            todo = plan(model, body, checkpoint, names, converted, files)
-        if todo.new:  # something of the body is drawn: draw all of it as the random arm does
-            model = architecture.build(kind, config, seed)
-        else:
-            architecture.finish_blank(model, seed)
+        blank = architecture.build(kind, config, 0, blank=True)
+        names = map_names(blank, checkpoint)
+        nothing = Plan({}, {}, tuple(parts(blank)), (), {})
+        todo = nothing if body.init == "random" else plan(blank, body, files, checkpoint, names)
+        swap = _Swap(body, files, checkpoint, names, todo)
+        model = _start(blank, config, todo, seeds.stream("body"))
         _fit_vocabulary(model, body, seeds, files, vocabulary_size)
         architecture.draw_head(model, seeds)
         _copy_body(model, checkpoint, todo)
-        swap = _Swap(body, files, checkpoint, names, todo)
         placed = _place_head(model, head, swap, SourceHead(_source_head(model, swap), source_labels), labels)
         ledger = _ledger(model, swap, placed, labels)
     return model.train(), ledger
@@ -129,6 +123,17 @@ class _Swap:
     checkpoint: Checkpoint
     names: NameMap
     todo: Plan
+
+
+def _start(blank: PreTrainedModel, config: PreTrainedConfig, todo: Plan, seed: int) -> PreTrainedModel:
+    """Return the model whose body the checkpoint fills; where anything of it starts new, all is drawn first.
+
+    So a tensor that the checkpoint lacks starts as it does in the random twin.
+    """
+    if todo.new:
+        return architecture.build(type(blank), config, seed)
+    architecture.finish_blank(blank, seed)
+    return blank
 
 
 def _fit_vocabulary(

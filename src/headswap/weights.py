@@ -22,7 +22,7 @@ from headswap.architecture import base_prefix, one_line, quiet
 from headswap.errors import WeightsError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel
+    from transformers import PreTrainedModel
 
 FLOATS = ("F32", "F16", "BF16", "F64")
 # Buffers that old checkpoints hold and that are computed today; the rotary and position rules are transformers' own.
@@ -171,9 +171,7 @@ def _matches(patterns: Any, name: str) -> bool:
 
 
 # ---- conversion ----------------------------------------------------------------------------------------------------
-def convert(
-    kind: type[PreTrainedModel], config: PreTrainedConfig, folder: Path, checkpoint: Checkpoint, names: NameMap
-) -> dict[str, torch.Tensor]:
+def convert(model: PreTrainedModel, folder: Path, checkpoint: Checkpoint, names: NameMap) -> dict[str, torch.Tensor]:
     """Let transformers load an architecture whose tensors it fuses or splits; return those by model name.
 
     It needs the memory of a second model while it runs.
@@ -182,8 +180,8 @@ def convert(
         WeightsError: transformers reports a fault, or the results do not hold exactly the file's values.
     """
     with quiet():
-        loaded, told = cast(Any, kind).from_pretrained(
-            str(folder), config=copy.deepcopy(config), dtype=torch.float32, output_loading_info=True,
+        loaded, told = cast(Any, type(model)).from_pretrained(
+            str(folder), config=copy.deepcopy(model.config), dtype=torch.float32, output_loading_info=True,
             ignore_mismatched_sizes=True, use_safetensors=True, local_files_only=True,
         )  # fmt: skip
     mismatched = {str(row[0]) for row in told["mismatched_keys"]}

@@ -106,13 +106,7 @@ def compare(records: Sequence[RunRecord], study: StudyConfig, overlays: Mapping[
     if not runs:
         return Comparison(study, dict(overlays), "accuracy", True, True, excluded=tuple(excluded))
     groups = _groups(runs)
-    contrasts = []
-    for arm, size in groups:
-        if arm != study.control:
-            pairs, alone = _paired(groups.get((arm, size), []), groups.get((study.control, size), []))
-            excluded += alone
-            contrasts += [contrast(pairs, study)] if pairs else []
-    excluded += _lone_controls(groups, study)
+    contrasts, alone = _contrasts(groups, study)
     first = runs[0]
     scores = tuple(arm_score(group, records, study) for group in groups.values())
     return Comparison(
@@ -122,11 +116,11 @@ def compare(records: Sequence[RunRecord], study: StudyConfig, overlays: Mapping[
         bool(first.result.get("greater_is_better", True)),
         bool(first.result.get("per_example", {}).get(first.primary, False)),
         scores,
-        tuple(contrasts),
+        contrasts,
         tuple(filter(None, (mean_curve(group, study.confidence) for group in groups.values()))),
         speed_of_learning(groups, study),
         labels_by_size(groups, study),
-        tuple(excluded),
+        (*excluded, *alone),
         tuple(warnings_about(runs, scores, contrasts, study)),
         environment(runs),
         tuple(str(label) for label in first.result.get("labels", ())),
@@ -202,6 +196,17 @@ def _paired(treated: list[FinishedRun], controls: list[FinishedRun]) -> tuple[li
     matched = {run.seed for run, _ in pairs}
     reason = "no finished control run of this size and seed to pair with; counts in its arm's mean only"
     return pairs, [_excluded(run.record, reason) for run in treated if run.seed not in matched]
+
+
+def _contrasts(groups: Groups, study: StudyConfig) -> tuple[tuple[Contrast, ...], list[Excluded]]:
+    """Return every arm's contrasts with the control, and the runs that have no partner."""
+    contrasts, alone = [], _lone_controls(groups, study)
+    for arm, size in groups:
+        if arm != study.control:
+            pairs, unpaired = _paired(groups[arm, size], groups.get((study.control, size), []))
+            contrasts += [contrast(pairs, study)] if pairs else []
+            alone += unpaired
+    return tuple(contrasts), alone
 
 
 def _lone_controls(groups: Groups, study: StudyConfig) -> list[Excluded]:

@@ -106,7 +106,7 @@ def convergence_table(comparison: Comparison) -> Table:
 def labels_table(comparison: Comparison) -> Table:
     """Return the labels-saved ratio by size, a bound where it is censored."""
     names = comparison.study.treatment, comparison.study.control
-    columns = (f"labels with {names[0]}", f"worth with {names[1]}", "ratio", "CI", "censored resamples")
+    columns = (f"labels with {names[0]}", f"worth with {names[1]}", "ratio", "CI over seeds", "censored resamples")
     rows = tuple(_saved_row(each) for each in comparison.labels_saved)
     return Table("Labels saved: how many labels the control needs for the same test score", columns, rows, words=0)
 
@@ -276,6 +276,8 @@ def _cell(value: Any) -> str:
         return NONE
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_cell, value)) or NONE
     if isinstance(value, int):
         return count(value) if abs(value) >= 10_000 else str(value)
     return f"{value:g}".replace("e-0", "e-").replace("e+0", "e") if isinstance(value, float) else str(value)

@@ -216,7 +216,7 @@ def _labels(comparison: Comparison) -> list[str]:
         sign = "≥" if chosen.bound_kind == "at least" else "≤"
         worth = f"{chosen.bound_kind} {rough(chosen.labels * bound)} with {names[1]} ({sign} {times(bound)}"
         return [f"{start} {worth}; the sizes tried do not hold the point itself)."]
-    ends = f"CI {rough(chosen.low)}–{times(chosen.high)}"
+    ends = f"CI over seeds {rough(chosen.low)}–{times(chosen.high)}"
     if not chosen.settled:
         doubt = f"the labels saved cannot be told from none ({times(chosen.ratio)}; {ends})"
         return [f"With {plural(chosen.labels, 'label')} {doubt}."]
