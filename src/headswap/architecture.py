@@ -6,7 +6,6 @@ join() (model.py) is the only caller during a run; weights.py fills what is buil
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from headswap.bodyfiles import one_line
 from headswap.contracts import Body, BodyFiles, Labels
 from headswap.errors import ConfigError, WeightsError, nearest
 from headswap.seeds import Seeds
@@ -246,6 +246,21 @@ def dice(seed: int) -> Iterator[None]:
 
 
 @contextmanager
+def aside() -> Iterator[None]:
+    """Leave the random state as it was, and work in one thread.
+
+    Copying and comparing wait for memory: more threads do not help, and cost tenfold when other runs share the cores.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
 def quiet() -> Iterator[None]:
     """Silence transformers' load report and progress bars inside: the ledger says it all, and checks it."""
     from transformers.utils import logging
@@ -272,8 +287,3 @@ def _marked(tensors: Any) -> Iterator[None]:
     finally:
         for tensor in marked:
             tensor.__dict__.pop("_is_hf_initialized", None)
-
-
-def one_line(fault: BaseException) -> str:
-    """Return an exception's kind and text for a message."""
-    return re.sub(r"\s+", " ", f"{type(fault).__name__}: {fault}")[:240]

@@ -78,11 +78,12 @@ def plan(model: PreTrainedModel, body: Body, files: BodyFiles, checkpoint: Check
     absent = [name for name in wanted if name not in sources and name not in results]
     new, missing = _sort_absent(model, absent, known, body.allow_new)
     dropped, unexpected = _sort_left(model, checkpoint, names, body.allow_unexpected)
-    sizes = {name: model.state_dict()[name].numel() for name in wanted if known[name] == "body"}
+    state = model.state_dict()
+    sizes = {name: state[name].numel() for name in wanted if known[name] == "body"}
     share = sum(sizes.get(name, 0) for name in [*sources, *results]) / sum(sizes.values())
     if share == 0:
         raise WeightsError(_strange_names(model, checkpoint, files, wanted))
-    faults = [*_misfits(checkpoint, model.state_dict(), sources), *_faults(missing, unexpected, share)]
+    faults = [*_misfits(checkpoint, state, sources), *_faults(missing, unexpected, share)]
     if not faults and body.require_coverage < 1.0 and share < body.require_coverage:
         faults = [
             f"too little of the body comes from the checkpoint; found {share:.2%} of its elements where "

@@ -53,7 +53,7 @@ def join(
     files = body.locate()
     config, source_labels = architecture.make_config(body, files, labels, pad_token_id)
     kind = architecture.model_class(config, auto_class)
-    with torch.random.fork_rng(devices=[]), open_checkpoint(files.weights) as checkpoint:
+    with architecture.aside(), open_checkpoint(files.weights) as checkpoint:
         blank = architecture.build(kind, config, 0, blank=True)
         names = map_names(blank, checkpoint)
         nothing = Plan({}, {}, tuple(parts(blank)), (), {})

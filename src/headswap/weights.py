@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from safetensors import SafetensorError, safe_open
 
-from headswap.architecture import base_prefix, one_line, quiet
+from headswap.architecture import base_prefix, quiet
+from headswap.bodyfiles import one_line
 from headswap.errors import WeightsError
 
 if TYPE_CHECKING:
