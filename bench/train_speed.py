@@ -40,7 +40,12 @@ class Bench:
     """The rows, the body and one method an arm; each returns training seconds from the same fresh weights."""
 
     def __init__(self, rows: int, batch_size: int, overrides: list[str]) -> None:
-        size = [f"data.train_rows={rows}", f"train.batch_size={batch_size}", "data.validation_rows=64", "data.test_rows=64"]
+        size = [
+            f"data.train_rows={rows}",
+            f"train.batch_size={batch_size}",
+            "data.validation_rows=64",
+            "data.test_rows=64",
+        ]
         self.config = compose([*size, f"train.learning_rate={LEARNING_RATE}", "train.epochs=1", *overrides])
         self.plugs = build_plugs(self.config)
         self.seeds = Seeds(0)
@@ -57,6 +62,7 @@ class Bench:
 
     def headswap(self) -> float:
         model, plugs = self.model(), self.plugs
+        self.hardware.choose_attention(model, self.config.train.attention, self.config.data.max_length)
         batches = make_batches(self.splits, plugs.task, self.tokenizer, self.config, self.seeds)
         roles = role_names(model)
         training = Training(
@@ -86,7 +92,8 @@ class Bench:
             settings = transformers.TrainingArguments(
                 folder, per_device_train_batch_size=self.config.train.batch_size, num_train_epochs=1,
                 learning_rate=LEARNING_RATE, weight_decay=0.01, warmup_steps=0.1, report_to="none",
-                save_strategy="no", logging_strategy="no", disable_tqdm=True, dataloader_pin_memory=torch.cuda.is_available(),
+                save_strategy="no", logging_strategy="no", disable_tqdm=True,
+                dataloader_pin_memory=torch.cuda.is_available(),
                 use_cpu=not torch.cuda.is_available(), **arguments,
             )  # fmt: skip
             trainer = transformers.Trainer(self.model(), settings, train_dataset=rows, data_collator=collator)
@@ -105,7 +112,7 @@ def no_score(model: torch.nn.Module, split: str) -> Scores:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="headswap's loop against transformers' Trainer")
     parser.add_argument("--rows", type=int, default=640)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=32)
@@ -128,7 +135,8 @@ def main() -> None:
         "examples_per_second": median,
         "against_trainer_best": median["headswap"] / median["trainer_best"],
         "against_run_glue": median["headswap"] / median["run_glue"],
-        "rows": flags.rows, "rounds": flags.rounds, "batch_size": flags.batch_size, "precision": bench.hardware.precision.name,
+        "rows": flags.rows, "rounds": flags.rounds, "batch_size": flags.batch_size,
+        "precision": bench.hardware.precision.name,
         "device": bench.hardware.describe()["device_name"] or cpu_name(), "threads": torch.get_num_threads(),
         "torch": torch.__version__, "transformers": transformers.__version__,
     }  # fmt: skip

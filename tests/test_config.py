@@ -90,7 +90,10 @@ def test_a_config_survives_the_trip_through_yaml(tmp_path):
 def test_identity_ignores_paths_and_hardware_but_not_data_or_recipe():
     config = compose()
     known = identity(config, {"task": {"a.csv": "1"}})
-    same = from_dict(to_dict(config) | {"hardware": {"device": "cpu", "threads": 1}, "output": {"root": "elsewhere"}, "name": "other"})
+    same = from_dict(
+        to_dict(config)
+        | {"hardware": {"device": "cpu", "threads": 1}, "output": {"root": "elsewhere"}, "name": "other"}
+    )
     assert identity(same, {"task": {"a.csv": "1"}}) == known
     assert identity(config, {"task": {"a.csv": "2"}}) != known
     assert identity(overlay(config, {"train": {"epochs": 4}}, "test"), {"task": {"a.csv": "1"}}) != known
@@ -98,7 +101,9 @@ def test_identity_ignores_paths_and_hardware_but_not_data_or_recipe():
 
 
 def test_an_overlay_refuses_keys_that_are_not_there():
-    with pytest.raises(ConfigError, match=r"study.arms.x: no such key; found train.learn_rate \(did you mean train.learning_rate"):
+    with pytest.raises(
+        ConfigError, match=r"study.arms.x: no such key; found train.learn_rate \(did you mean train.learning_rate"
+    ):
         overlay(compose(), {"train": {"learn_rate": 1.0}}, "study.arms.x")
 
 
@@ -119,7 +124,9 @@ def test_a_plug_of_an_allowed_package_is_built_and_any_other_refused():
 
 
 def test_a_mandatory_field_says_what_to_set():
-    assert "metric.evaluate.path: needs a value; found none; set metric.evaluate.path=..." in refused("metric=[evaluate]")
+    assert "metric.evaluate.path: needs a value; found none; set metric.evaluate.path=..." in refused(
+        "metric=[evaluate]"
+    )
 
 
 def test_composing_twice_in_a_process_is_safe():

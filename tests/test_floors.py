@@ -87,7 +87,9 @@ def test_foreign_packages_stay_with_their_owners():
 
 def test_what_the_command_line_reads_imports_nothing_heavy():
     heavy = {"torch", "transformers", "datasets", "accelerate", "evaluate", "pandas", "sklearn", "pyarrow", "numpy"}
-    light = [path for path in SOURCE.rglob("*.py") if FLOOR_OF[part(path)] in (0, 1, 5, 6) and path.name != "modules.py"]
+    light = [
+        path for path in SOURCE.rglob("*.py") if FLOOR_OF[part(path)] in (0, 1, 5, 6) and path.name != "modules.py"
+    ]
     found = [
         f"{path.name} imports {name}"
         for path in light

@@ -47,7 +47,7 @@ def test_a_local_evaluate_module_serves_as_a_metric(tmp_path, monkeypatch):
     )
     metric = EvaluateModule(path=str(script), key="misses", greater_is_better=False)
     assert metric.compute(PREDICTIONS, REFERENCES, 3) == float((PREDICTIONS != REFERENCES).sum())
-    with pytest.raises(ConfigError, match="no such value; found 'hits'; .* returns misses"):
+    with pytest.raises(ConfigError, match=r"no such value; found 'hits'; .* returns misses"):
         EvaluateModule(path=str(script), key="hits").compute(PREDICTIONS, REFERENCES, 3)
 
 

@@ -48,7 +48,10 @@ def test_a_second_process_is_refused_with_the_first_ones_pid(tmp_path):
     process = context.Process(target=hold, args=(tmp_path / "run", held, leave))
     process.start()
     assert held.wait(60)
-    with pytest.raises(RunError, match=f"another process trains here \\(pid {process.pid} on "), RunFolder(tmp_path / "run").locked():
+    with (
+        pytest.raises(RunError, match=f"another process trains here \\(pid {process.pid} on "),
+        RunFolder(tmp_path / "run").locked(),
+    ):
         pass
     leave.set()
     process.join()

@@ -60,7 +60,9 @@ def test_rules_that_cannot_be_meant_are_refused(rules, message):
 
 
 def test_vectors_are_not_decayed():
-    weights = {name: torch.nn.Parameter(torch.zeros(2, 2) if name.endswith("weight") else torch.zeros(2)) for name in NAMES}
+    weights = {
+        name: torch.nn.Parameter(torch.zeros(2, 2) if name.endswith("weight") else torch.zeros(2)) for name in NAMES
+    }
     groups = parameter_groups(weights, dict.fromkeys(NAMES, 1.0), TrainConfig(weight_decay=0.1, learning_rate=2.0))
     assert sorted((group["weight_decay"], len(group["params"]), group["lr"]) for group in groups) == [
         (0.0, 2, 2.0), (0.1, 2, 2.0),

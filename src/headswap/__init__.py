@@ -15,7 +15,7 @@ _HOMES = {
     "train": "headswap.launch",
     "compare": "headswap.study",
 }
-__all__ = ["__version__", "compose", "Predictor", "train", "compare"]  # noqa: RUF022, PLE0604
+__all__ = ["__version__", "compose", "Predictor", "train", "compare"]  # noqa: RUF022
 
 if TYPE_CHECKING:
     from headswap.config import compose

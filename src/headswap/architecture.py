@@ -25,7 +25,6 @@ LABEL_KEYS = ("id2label", "label2id", "num_labels", "problem_type")
 FIXED_KEYS = (*LABEL_KEYS, "model_type", "architectures", "auto_map", "dtype", "torch_dtype", "quantization_config")
 
 
-# ---- config ----------------------------------------------------------------------------------------------------------
 def make_config(
     body: Body, files: BodyFiles, labels: Labels, pad_token_id: int | None = None
 ) -> tuple[PreTrainedConfig, tuple[str, ...]]:
@@ -103,7 +102,6 @@ def _set_labels(config: PreTrainedConfig, labels: Labels, pad_token_id: int | No
             part.pad_token_id = pad_token_id
 
 
-# ---- model -----------------------------------------------------------------------------------------------------------
 def model_class(config: PreTrainedConfig, auto_class: str) -> type[PreTrainedModel]:
     """Return the class that `auto_class` (such as AutoModelForSequenceClassification) builds for this config."""
     import transformers
@@ -179,7 +177,6 @@ def base_prefix(model: PreTrainedModel) -> str:
     return f"{model.base_model_prefix}."
 
 
-# ---- head ------------------------------------------------------------------------------------------------------------
 @torch.no_grad()
 def draw_head(model: PreTrainedModel, seeds: Seeds) -> None:
     """Draw the head by the model's own `_init_weights`, each module under its own stream.
@@ -236,7 +233,6 @@ def _fallback(model: PreTrainedModel, name: str, constructed: torch.Tensor, seed
         return torch.randn(constructed.shape) * width
 
 
-# ---- surroundings --------------------------------------------------------------------------------------------------
 @contextmanager
 def dice(seed: int) -> Iterator[None]:
     """Seed the CPU's generator inside; leave it as it was. torch.manual_seed would reach the accelerators too."""

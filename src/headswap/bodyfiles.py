@@ -57,7 +57,6 @@ pneumonoultramicroscopicsilicovolcanoconiosis"""
 SPACES = ("", " ", " leading", "trailing ", "two  spaces", "a\nb", "a\tb", "\u00a0nbsp", "zero\u200bwidth", "e\u0301")
 
 
-# ---- where it lies -------------------------------------------------------------------------------------------------
 def package_folder(place: str) -> Path:
     """Return the checkpoint's folder for package:<module>/<path>; the module is found, never imported."""
     module, _, inside = place.removeprefix("package:").partition("/")
@@ -115,7 +114,6 @@ def no_weights(folder: Path) -> str:
     return f"{folder}: {what}; found {others or 'none'}; {remedy}"
 
 
-# ---- whether it can be trusted ---------------------------------------------------------------------------------------
 def check_config(folder: Path) -> None:
     """Refuse a folder without config.json, a quantised checkpoint, and code that would have to run from it."""
     path = folder / "config.json"
@@ -179,7 +177,6 @@ def check_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
                 )
 
 
-# ---- reading ---------------------------------------------------------------------------------------------------------
 def read_json(path: Path) -> dict[str, Any]:
     """Return a JSON object."""
     try:

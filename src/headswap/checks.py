@@ -89,7 +89,6 @@ def _refuse_repeated_ids(ids: Sequence[str], source: str) -> None:
         )
 
 
-# ---- labels ---------------------------------------------------------------------------------------------------------
 def _names(table: Table, columns: Columns) -> list[str | None]:
     """Return the label name of every row, None for one to drop."""
     values = [(value or "").strip() for value in table.text(columns.label)]
@@ -161,7 +160,6 @@ def _refuse_unlearned(rows: Rows, split: str, known: Mapping[str, int], source: 
         )
 
 
-# ---- texts ----------------------------------------------------------------------------------------------------------
 def _texts(table: Table, column: str, keep: Sequence[int], damaged: str, notes: Notes) -> list[str]:
     values = table.text(column)
     pattern = _REMOVED if damaged == "remove" else _DAMAGE

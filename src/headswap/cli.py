@@ -87,7 +87,6 @@ def dispatch(words: Sequence[str]) -> int:
     return VERBS[verb](rest) or 0
 
 
-# ---- flags --------------------------------------------------------------------------------------------------------------
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> Any:
         raise ConfigError(f"{self.prog}: {message}; see headswap --help")
@@ -99,8 +98,13 @@ def parse(verb: str, words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("-m", "--multirun", action="store_true")
     parser.add_argument("--cfg", "-c", choices=("job", "hydra", "all"))
-    parser.add_argument("--info", "-i", nargs="?", const="all", choices=(
-        "all", "config", "defaults", "defaults-tree", "plugins", "searchpath"))
+    parser.add_argument(
+        "--info",
+        "-i",
+        nargs="?",
+        const="all",
+        choices=("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
+    )
     parser.add_argument("--resolve", action="store_true")
     parser.add_argument("--package", "-p")
     parser.add_argument("--config-dir", "-cd", action="append", default=[])
@@ -122,13 +126,15 @@ def composed(verb: str, words: Sequence[str], act: Callable[[Any], int | None]) 
         from headswap.hydra_app import multirun
 
         codes: list[int] = []
-        multirun(flags.overrides, flags.config_dir,
-                 lambda tree: codes.append(act((configuration.checked(configuration.from_dict(tree)), flags)) or 0))
+        multirun(
+            flags.overrides,
+            flags.config_dir,
+            lambda tree: codes.append(act((configuration.checked(configuration.from_dict(tree)), flags)) or 0),
+        )
         return max(codes, default=0)
     return act((configuration.compose(flags.overrides, flags.config_dir), flags)) or 0
 
 
-# ---- verbs --------------------------------------------------------------------------------------------------------------
 def train(words: Sequence[str]) -> int:
     """Train one configuration, its stages one after another."""
 
@@ -264,8 +270,10 @@ def doctor(words: Sequence[str]) -> int:
 def _print_scores(result: dict[str, Any], reused: bool) -> None:
     scores = "  ".join(f"{name} {value:.4f}" for name, value in result["scores"]["test"].items())
     seconds = result["seconds"]["total"]
-    print(f"test ({result['rows']['test']} rows): {scores}  [{'reused' if reused else f'{seconds:.1f} s'}, "
-          f"best step {result['best_step']} of {result['steps']}, {result['precision']} on {result['device']}]")
+    print(
+        f"test ({result['rows']['test']} rows): {scores}  [{'reused' if reused else f'{seconds:.1f} s'}, "
+        f"best step {result['best_step']} of {result['steps']}, {result['precision']} on {result['device']}]"
+    )
 
 
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {

@@ -86,11 +86,12 @@ def _search_entry(folder: str | Path) -> str:
     return f'"file://{path}"'
 
 
-# ---- messages ---------------------------------------------------------------------------------------------------------
 def explain(error: Exception, overrides: Sequence[str], config_dirs: Sequence[str | Path] = ()) -> str:
     """Put a Hydra or OmegaConf error into one line: key, what was found, the remedy."""
     chain = " ".join(str(part) for part in _causes(error))
-    if group := re.search(r"Could not (?:find|load) '([\w/]+)/([^'/]+)'|In '.*?': Could not find '([\w/]+)/([^']+)'", chain):
+    if group := re.search(
+        r"Could not (?:find|load) '([\w/]+)/([^'/]+)'|In '.*?': Could not find '([\w/]+)/([^']+)'", chain
+    ):
         name, option = (part for part in group.groups() if part)
         return _unknown_option(name, option, config_dirs)
     if match := re.search(r"Could not override '([^']+)'", chain):
@@ -104,7 +105,7 @@ def explain(error: Exception, overrides: Sequence[str], config_dirs: Sequence[st
     full = re.search(r"full_key: (\S+)", chain)
     if full and (match := re.search(r"Value '(.*?)'.* could not be converted to (\w+)", chain)):
         return f"{full.group(1)}: wrong type; found {match.group(1)!r}; set a value of type {match.group(2)}"
-    if full and "not Optional" in chain or full and "None" in chain and "non-optional" in chain.lower():
+    if (full and "not Optional" in chain) or (full and "None" in chain and "non-optional" in chain.lower()):
         return f"{full.group(1)}: cannot be null; found null; set a value"
     if bad := next((text for text in overrides if text in chain or "=" not in text), None):
         return f"{bad}: not an override; {_line(error)}; write key=value"

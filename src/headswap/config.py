@@ -52,7 +52,6 @@ def conf_dir() -> Path:
     return here / "conf" if (here / "conf").is_dir() else here.parents[1] / "conf"
 
 
-# ---- compose --------------------------------------------------------------------------------------------------------
 def compose(overrides: Sequence[str] = (), config_dirs: Sequence[str | Path] = ()) -> Config:
     """Compose, resolve and check a configuration.
 
@@ -114,11 +113,11 @@ def _merge(tree: dict[str, Any], changes: dict[str, Any], where: str, prefix: st
             tree[key] = value
 
 
-# ---- plugs ----------------------------------------------------------------------------------------------------------
 def build_plugs(config: Config) -> Plugs:
     """Make the plugs. No I/O. Raises ConfigError for a class that is not allowed or a field that does not fit."""
-    built = {group: build(getattr(config, group), group, contract, config.plugins) for group, contract in
-             PLUG_GROUPS.items()}
+    built = {
+        group: build(getattr(config, group), group, contract, config.plugins) for group, contract in PLUG_GROUPS.items()
+    }
     metrics = tuple(build(node, f"metric.{name}", Metric, config.plugins) for name, node in config.metric.items())
     return Plugs(**built, metrics=metrics)
 
@@ -126,14 +125,18 @@ def build_plugs(config: Config) -> Plugs:
 def build(node: Any, key: str, contract: type, allowed: Sequence[str] = ()) -> Any:
     """Make the plug that `node` names by `_target_`, with `node`'s other keys as its fields."""
     if not isinstance(node, dict) or "_target_" not in node:
-        raise ConfigError(f"{key}: no _target_; found {node!r}; choose an option: headswap list {key.split('.')[0]}")
+        raise ConfigError(
+            f"{key}: no _target_; found {node!r}; choose an option: headswap list {key.split('.', maxsplit=1)[0]}"
+        )
     cls = _plug_class(node["_target_"], key, allowed)
     given = {name: value for name, value in node.items() if name != "_target_"}
     _refuse_unknown(given, cls, f"{key}.")
     fields = {field.name: field for field in dataclasses.fields(cls)}
     missing = [
-        name for name, field in fields.items()
-        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        name
+        for name, field in fields.items()
+        if field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
         and given.get(name, "???") == "???"
     ]
     unset = missing + [name for name, value in given.items() if value == "???" and name not in missing]
@@ -177,7 +180,9 @@ def _plug_class(target: str, key: str, allowed: Sequence[str]) -> type:
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"{key}._target_: cannot be imported; found {target} ({error}); check the name") from error
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)) or not cls.__module__.startswith(packages):
-        raise ConfigError(f"{key}._target_: must be a dataclass of {', '.join(packages)}; found {target}; name its class")
+        raise ConfigError(
+            f"{key}._target_: must be a dataclass of {', '.join(packages)}; found {target}; name its class"
+        )
     return cls
 
 
@@ -220,7 +225,6 @@ def _refuse_unknown(given: dict[str, Any], schema: type, prefix: str) -> None:
             )
 
 
-# ---- identity, saving, loading ------------------------------------------------------------------------------------------
 def to_dict(config: Config) -> dict[str, Any]:
     """Return `config` as plain containers."""
     return dataclasses.asdict(config)

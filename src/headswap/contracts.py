@@ -26,7 +26,6 @@ Problem = Literal["single_label_classification", "regression"]
 SPLITS = ("train", "validation", "test")
 
 
-# ---- data ---------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Labels:
     """What the head's outputs mean: `names[i]` is output i. Regression has one output, named by its column."""
@@ -122,7 +121,6 @@ class Task(Protocol):
         ...
 
 
-# ---- body and head --------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class BodyFiles:
     """Where a body lies on this machine."""
@@ -182,9 +180,9 @@ class HeadTensor:
 class Head(Protocol):
     """What the head starts as. It is always drawn afresh first, so `fresh` has nothing to do."""
 
-    def place(self, model: PreTrainedModel, head: Mapping[str, torch.Tensor], source: SourceHead, labels: Labels) -> (
-        list[HeadTensor]
-    ):
+    def place(
+        self, model: PreTrainedModel, head: Mapping[str, torch.Tensor], source: SourceHead, labels: Labels
+    ) -> list[HeadTensor]:
         """Write source values into `head` (parameter name -> the model's own tensor) in place; say what was done.
 
         Raises WeightsError when the source cannot serve (no head, other labels, other shapes).
@@ -192,7 +190,6 @@ class Head(Protocol):
         ...
 
 
-# ---- strategy ---------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Rule:
     """Weights whose role name matches `pattern` move at `factor` x the learning rate; None freezes them.
@@ -206,7 +203,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of training with one set of trainable weights: `share` of all steps, the first matching rule decides."""
+    """A stretch of training with one set of moving weights: `share` of all steps; the first matching rule decides."""
 
     name: str
     share: float
@@ -222,10 +219,9 @@ class Strategy(Protocol):
         ...
 
 
-# ---- metrics and scores -------------------------------------------------------------------------------------------------
 @runtime_checkable
 class Metric(Protocol):
-    """One number over a split. `per_example`: it is the mean of a value that each example has (accuracy is, F1 is not)."""
+    """One number over a split. `per_example`: the mean of a value that each example has (accuracy is, F1 is not)."""
 
     @property
     def name(self) -> str: ...

@@ -36,7 +36,6 @@ _UNKNOWN_ROWS = 200
 _ROW_COLUMNS = ("id", "label", "length", "truncated")
 
 
-# ---- encoded rows ---------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Padding:
     """What fills a batch: the value by column (0 where none is named), the side, and the width.
@@ -112,7 +111,6 @@ def pad_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
     )
 
 
-# ---- tokenise -------------------------------------------------------------------------------------------------------
 def tokenise(
     splits: Splits, task: Task, tokenizer: PreTrainedTokenizerBase, max_length: int, cache: Path | None
 ) -> dict[str, Encoded]:
@@ -190,7 +188,6 @@ def _from_arrow(batch: pa.RecordBatch, padding: Padding) -> Encoded:
     )
 
 
-# ---- batches --------------------------------------------------------------------------------------------------------
 def order(
     lengths: np.ndarray, batch_size: int, generator: np.random.Generator, bucket: bool = True
 ) -> list[np.ndarray]:

@@ -46,9 +46,7 @@ class Judge:
             raise RunError(f"{split}: the model answers NaN or Inf; the run diverged; lower train.learning_rate")
         references = np.asarray(encoded.labels)
         predictions = self.task.predict(logits)
-        values = {
-            metric.name: metric.compute(predictions, references, self.label_count) for metric in self.metrics
-        }
+        values = {metric.name: metric.compute(predictions, references, self.label_count) for metric in self.metrics}
         return Scores(values, loss, tuple(encoded.ids), references, predictions, logits)
 
     def _forward(self, model: torch.nn.Module, split: str) -> tuple[np.ndarray, np.ndarray, float]:

@@ -46,7 +46,9 @@ def show_config(kind: str, flags: argparse.Namespace) -> None:
     _hydra(
         flags.config_dir,
         flags.overrides,
-        lambda app: app.show_cfg(composition.CONFIG_NAME, composition.forced(flags.overrides), kind, flags.package, flags.resolve),
+        lambda app: app.show_cfg(
+            composition.CONFIG_NAME, composition.forced(flags.overrides), kind, flags.package, flags.resolve
+        ),
     )
 
 
@@ -55,7 +57,9 @@ def show_info(kind: str, flags: argparse.Namespace) -> None:
     _hydra(
         flags.config_dir,
         flags.overrides,
-        lambda app: app.show_info(kind, config_name=composition.CONFIG_NAME, overrides=composition.forced(flags.overrides)),
+        lambda app: app.show_info(
+            kind, config_name=composition.CONFIG_NAME, overrides=composition.forced(flags.overrides)
+        ),
     )
 
 

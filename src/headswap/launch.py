@@ -115,7 +115,9 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _drain(context: Any, jobs: Sequence[Job], waiting: list[int], how: tuple[int, int | None, OnEvent]) -> dict[int, Outcome]:
+def _drain(
+    context: Any, jobs: Sequence[Job], waiting: list[int], how: tuple[int, int | None, OnEvent]
+) -> dict[int, Outcome]:
     workers, threads, on_event = how
     outcomes: dict[int, Outcome] = {}
     running: dict[int, _Child] = {}
@@ -196,7 +198,7 @@ def _model_type(config: Config) -> str | None:
     """Return the body's model type, as far as a local config.json tells it; the server preloads its code."""
     plugs = configuration.build_plugs(config)
     try:
-        found = json.loads((plugs.body.locate().folder / "config.json").read_text(encoding="utf-8"))
+        found = json.loads((plugs.body.locate(weights=False).folder / "config.json").read_text(encoding="utf-8"))
     except (HeadswapError, OSError, ValueError):
         return None  # the child will say what is wrong
     return str(found.get("model_type", ""))

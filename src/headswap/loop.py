@@ -114,19 +114,20 @@ def train_phase(
             if progress.stopped_early:
                 break
     training.hardware.plain(prepared)
-    training.hardware.release()
+    if len(training.phases) > 1:  # the next phase's optimizer needs the memory of this one's state
+        training.hardware.release()
 
 
-def train_step(
-    model: torch.nn.Module, optimizer: Any, step: int, training: Training, progress: Progress
-) -> None:
+def train_step(model: torch.nn.Module, optimizer: Any, step: int, training: Training, progress: Progress) -> None:
     """Take one optimizer step over one global batch, in micro-batches."""
     started = time.perf_counter()
     hardware, batches = training.hardware, training.batches
     epoch, position = divmod(step, batches.steps_per_epoch)
     rows = batches.epoch(epoch)[position]
     window = [hardware.move(batches.collate("train", part)) for part in micro_batches(rows, training)]
-    weight = hardware.sum(sum((training.loss.weight(batch) for batch in window), torch.zeros((), device=hardware.device)))
+    weight = hardware.sum(
+        sum((training.loss.weight(batch) for batch in window), torch.zeros((), device=hardware.device))
+    )
     total = torch.zeros((), device=hardware.device)
     for micro, batch in enumerate(window):
         torch.manual_seed(training.seeds.stream("dropout", step, micro, hardware.rank))
@@ -171,13 +172,20 @@ def evaluate(prepared: torch.nn.Module, model: torch.nn.Module, training: Traini
     if improved:
         progress.best, progress.best_step, progress.since_best = standing, progress.step, 0
         if training.train.keep == "best" and progress.step < progress.total:
-            progress.best_weights = _snapshot(model)
+            progress.best_weights = _snapshot(model, training)
     else:
         progress.since_best += 1
         progress.stopped_early = training.train.patience is not None and progress.since_best >= training.train.patience
     training.report(
-        {"kind": "validation", "step": progress.step, "examples": progress.examples,
-         "seconds": round(progress.seconds, 4), "loss": scores.loss, **scores.values, "best": improved}
+        {
+            "kind": "validation",
+            "step": progress.step,
+            "examples": progress.examples,
+            "seconds": round(progress.seconds, 4),
+            "loss": scores.loss,
+            **scores.values,
+            "best": improved,
+        }
     )
 
 
@@ -188,15 +196,27 @@ def _train_mode(prepared: torch.nn.Module, model: Any, body_moves: bool) -> None
         model.base_model.eval()
 
 
-def _snapshot(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Return copies, on the CPU, of what training changes: moving weights and all buffers."""
-    still = {name for name, weight in model.named_parameters() if not weight.requires_grad}
-    return {name: value.detach().to("cpu", copy=True) for name, value in model.state_dict().items() if name not in still}
+def _snapshot(model: torch.nn.Module, training: Training) -> dict[str, torch.Tensor]:
+    """Return copies, on the CPU, of what training changes: all buffers, and the weights that move in any phase.
+
+    A best step may lie in an early phase: what a later one moves must go back with it.
+    """
+    moving = set().union(*(trainable(phase, list(training.roles.values())) for phase in training.phases))
+    still = {name for name, role in training.roles.items() if role not in moving}
+    return {
+        name: value.detach().to("cpu", copy=True) for name, value in model.state_dict().items() if name not in still
+    }
 
 
 def _step_line(progress: Progress, epoch: int, loss: float, rate_and_norm: tuple[float, float]) -> dict[str, Any]:
     return {
-        "kind": "train", "step": progress.step, "total": progress.total, "epoch": epoch, "loss": loss,
-        "learning_rate": rate_and_norm[0], "gradient_norm": rate_and_norm[1], "examples": progress.examples,
+        "kind": "train",
+        "step": progress.step,
+        "total": progress.total,
+        "epoch": epoch,
+        "loss": loss,
+        "learning_rate": rate_and_norm[0],
+        "gradient_norm": rate_and_norm[1],
+        "examples": progress.examples,
         "seconds": round(progress.seconds, 4),
     }

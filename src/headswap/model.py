@@ -113,7 +113,6 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pat
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-# ---- steps of join() -----------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class _Swap:
     """What the steps read."""
@@ -203,7 +202,6 @@ def _place_head(model: PreTrainedModel, head: Head, swap: _Swap, source: SourceH
     return _Placed(drawn, source, told)
 
 
-# ---- the ledger ----------------------------------------------------------------------------------------------------
 def _ledger(model: PreTrainedModel, swap: _Swap, placed: _Placed, labels: Labels) -> Ledger:
     """Compare every tensor with the file once more, hash it, and write down its fate."""
     state = model.state_dict()

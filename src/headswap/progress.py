@@ -23,9 +23,15 @@ class Watch:
         self._begun = time.monotonic()
         self._bars: dict[str, Any] = {}
         self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[said]}"),
-            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
-            console=self.console, disable=not self.console.is_terminal,
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[said]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
         )
         self._all = self._progress.add_task("all runs", total=total, said="") if total > 1 else None
 
@@ -54,8 +60,11 @@ class Watch:
 
     def _validation(self, job: Job, event: Mapping[str, Any]) -> None:
         if self._total == 1:
-            values = {name: value for name, value in event.items()
-                      if isinstance(value, float) and name not in ("time", "seconds", "loss")}
+            values = {
+                name: value
+                for name, value in event.items()
+                if isinstance(value, float) and name not in ("time", "seconds", "loss")
+            }
             said = "  ".join(f"{name} {value:.4f}" for name, value in {"loss": event["loss"], **values}.items())
             self.console.print(f"step {event['step']:>5}  validation {said}{'  best' if event['best'] else ''}")
 
@@ -79,7 +88,9 @@ class Watch:
             self._progress.update(self._all, completed=self._done)
             left = (time.monotonic() - self._begun) / self._done * (self._total - self._done)
             clock = "" if self.console.is_terminal else f"  (about {left:.0f} s left)"
-            self.console.print(f"[{self._done}/{self._total}] {job.title}: {said}{clock}", markup=False, highlight=False)
+            self.console.print(
+                f"[{self._done}/{self._total}] {job.title}: {said}{clock}", markup=False, highlight=False
+            )
 
     def _bar(self, job: Job, total: int) -> Any:
         if job.title not in self._bars:

@@ -1,4 +1,4 @@
-"""The run folder: what a run leaves behind, written so that a half-written file is never taken for a whole one. Floor 2.
+"""The run folder: what a run leaves behind; a half-written file is never taken for a whole one. Floor 2.
 
     config.yaml  run.json  ledger.json  metrics.jsonl  log.txt  model/  predictions.parquet  result.json
 
@@ -38,7 +38,9 @@ def write_bytes(path: Path, content: bytes) -> None:
         _sync_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise RunError(f"{path}: cannot be written; {error.strerror or error}; free space or change output.root") from error
+        raise RunError(
+            f"{path}: cannot be written; {error.strerror or error}; free space or change output.root"
+        ) from error
 
 
 def write_text(path: Path, content: str) -> None:
@@ -109,7 +111,9 @@ class RunFolder:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 file.seek(0)
-                raise RunError(f"{self.path}: another process trains here ({file.read().strip()}); wait or stop it") from error
+                raise RunError(
+                    f"{self.path}: another process trains here ({file.read().strip()}); wait or stop it"
+                ) from error
             file.truncate(0)
             file.write(f"pid {os.getpid()} on {socket.gethostname()}")
             file.flush()

@@ -32,7 +32,6 @@ def normalised(columns: Sequence[Sequence[str]]) -> list[str]:
     return ["\x1f".join(row) for row in zip(*parts, strict=True)]
 
 
-# ---- repeats --------------------------------------------------------------------------------------------------------
 def find_repeats(keys: Mapping[str, Sequence[str]]) -> tuple[dict[str, list[int]], dict[str, int]]:
     """Find inputs that stand in a later split, or again inside training.
 
@@ -66,7 +65,6 @@ def count_conflicts(keys: Sequence[str], labels: Sequence[Any]) -> int:
     return len(conflicting)
 
 
-# ---- order, splits, subsets -----------------------------------------------------------------------------------------
 def stratified_order(labels: Sequence[Any], generator: np.random.Generator) -> np.ndarray:
     """Return all positions in a random order whose every prefix has the classes in nearly their true shares.
 
@@ -126,7 +124,6 @@ def subset(labels: Sequence[Any], count: int | None, generator: np.random.Genera
     return np.sort(stratified_order(labels, generator)[:count])
 
 
-# ---- hash -----------------------------------------------------------------------------------------------------------
 def rows_hash(dataset: datasets.Dataset) -> str:
     """Return the sha256 of a dataset's columns and values, whatever file or indices it comes from."""
     import pyarrow as pa

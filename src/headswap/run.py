@@ -1,6 +1,6 @@
 """One run, top to bottom: a configuration becomes a finished run folder. Floor 4.
 
-    load the data -> swap the head -> train -> score the test rows once -> write what was found
+load the data -> swap the head -> train -> score the test rows once -> write what was found
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pyarrow.parquet
 
 from headswap import config as configuration
 from headswap.contracts import DataRequest, Scores, Splits
-from headswap.data import Batches, make_batches, pad_token_id
+from headswap.data import make_batches, pad_token_id
 from headswap.evaluate import Judge
 from headswap.hardware import Hardware, start
 from headswap.ledger import Ledger
@@ -48,13 +48,28 @@ def run(config: Config, folder: RunFolder, report: Report) -> dict[str, Any]:
     splits = plugs.task.load(data_request(config), seeds)
     tokenizer = plugs.body.tokenizer()
     batches = make_batches(splits, plugs.task, tokenizer, config, seeds)
-    folder.note(data={"fingerprint": splits.fingerprint, "labels": splits.labels.names, **rows_of(splits),
-                      "notes": dict(splits.notes), "encoding": batches.notes})
+    folder.note(
+        data={
+            "fingerprint": splits.fingerprint,
+            "labels": splits.labels.names,
+            **rows_of(splits),
+            "notes": dict(splits.notes),
+            "encoding": batches.notes,
+        }
+    )
     clock.lap("data")
 
-    model, ledger = join(plugs.body, plugs.head, splits.labels, seeds, plugs.task.auto_class,
-                         pad_token_id=pad_token_id(tokenizer), vocabulary_size=len(tokenizer))
+    model, ledger = join(
+        plugs.body,
+        plugs.head,
+        splits.labels,
+        seeds,
+        plugs.task.auto_class,
+        pad_token_id=pad_token_id(tokenizer),
+        vocabulary_size=len(tokenizer),
+    )
     write_json(folder / "ledger.json", ledger.to_dict())
+    folder.note(attention=hardware.choose_attention(model, config.train.attention, config.data.max_length))
     report({"kind": "ledger", "table": ledger.table(), "rows": rows_of(splits)["rows"]})
     clock.lap("body")
 
@@ -62,15 +77,23 @@ def run(config: Config, folder: RunFolder, report: Report) -> dict[str, Any]:
     judge = Judge(batches, plugs.task, loss, plugs.metrics, splits.labels.count, hardware)
     roles = role_names(model)
     training = Training(
-        plugs.strategy.phases(list(roles.values())), roles, batches, loss, judge.score, plugs.metrics[0],
-        hardware, config.train, seeds, _both(folder, report),
+        plugs.strategy.phases(list(roles.values())),
+        roles,
+        batches,
+        loss,
+        judge.score,
+        plugs.metrics[0],
+        hardware,
+        config.train,
+        seeds,
+        _both(folder, report),
     )
     progress = fit(model, training)
     clock.lap("fit")
 
     placed = hardware.place(model)
     scores = {split: judge.score(placed, split) for split in ("validation", "test")}
-    model = hardware.plain(placed)
+    hardware.plain(placed)
     clock.lap("score")
     write_predictions(folder / "predictions.parquet", scores)
     if config.output.keep_model:
@@ -128,10 +151,15 @@ def parameter_counts(counts: Mapping[str, Any]) -> dict[str, int]:
 def write_predictions(path: Path, scores: Mapping[str, Scores]) -> None:
     """Write every scored example: split, id, label, prediction, logits. Paired statistics need it."""
     tables = [
-        pyarrow.table({
-            "split": [split] * len(found.ids), "id": list(found.ids), "label": found.references,
-            "prediction": found.predictions, "logits": list(found.logits),
-        })
+        pyarrow.table(
+            {
+                "split": [split] * len(found.ids),
+                "id": list(found.ids),
+                "label": found.references,
+                "prediction": found.predictions,
+                "logits": list(found.logits),
+            }
+        )
         for split, found in scores.items()
     ]
     temporary = path.with_suffix(".tmp")
@@ -156,7 +184,11 @@ def git_state() -> dict[str, Any] | None:
     """Return the commit of the working folder and whether it is dirty, or None outside a repository."""
     try:
         found = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40"], capture_output=True, text=True, timeout=5, check=True
+            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
         ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None

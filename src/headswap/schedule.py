@@ -34,7 +34,9 @@ def spans(phases: Sequence[Phase], total: int) -> list[tuple[int, int]]:
     """Return each phase's first step and the step after its last; together they cover all steps."""
     shares = [phase.share for phase in phases]
     if not phases or abs(sum(shares) - 1) > 1e-6 or min(shares) <= 0:
-        raise ConfigError(f"strategy: the phases' shares must be above 0 and sum to 1; found {shares}; correct the strategy")
+        raise ConfigError(
+            f"strategy: the phases' shares must be above 0 and sum to 1; found {shares}; correct the strategy"
+        )
     ends = [round(total * edge) for edge in np.cumsum(shares)]
     ends[-1] = total
     return list(zip([0, *ends[:-1]], ends, strict=True))
@@ -67,7 +69,9 @@ def trainable(phase: Phase, names: Sequence[str]) -> dict[str, float]:
         )
     idle = [rule.pattern for rule in phase.rules if not any(re.search(rule.pattern, name) for name in names)]
     if idle:
-        raise ConfigError(f"strategy: phase {phase.name} has a rule that matches no weight; found {idle[0]!r}; correct it")
+        raise ConfigError(
+            f"strategy: phase {phase.name} has a rule that matches no weight; found {idle[0]!r}; correct it"
+        )
     moving = {name: rule.factor for name, rule in first.items() if isinstance(rule, Rule) and rule.factor is not None}
     if not moving:
         raise ConfigError(f"strategy: phase {phase.name} freezes every weight; give one rule a factor")
@@ -82,7 +86,11 @@ def parameter_groups(
     for name, factor in factors.items():
         groups.setdefault((factor, weights[name].ndim >= 2), []).append(weights[name])
     return [
-        {"params": members, "factor": factor, "lr": train.learning_rate * factor,
-         "weight_decay": train.weight_decay if decayed else 0.0}
+        {
+            "params": members,
+            "factor": factor,
+            "lr": train.learning_rate * factor,
+            "weight_decay": train.weight_decay if decayed else 0.0,
+        }
         for (factor, decayed), members in groups.items()
     ]

@@ -90,7 +90,6 @@ def as_text(value: str | float | bool | None) -> str | None:
     return str(value)
 
 
-# ---- where ----------------------------------------------------------------------------------------------------------
 def is_hub_id(source: str) -> bool:
     """Say whether `source` is `name` or `owner/name` on the hub rather than a file of this machine."""
     plain = source.removesuffix(".gz").lower()
@@ -148,7 +147,6 @@ def digest(source: str) -> str:
     return hashlib.sha256("".join(f"{value}  {name}\n" for value, name in found).encode()).hexdigest()
 
 
-# ---- files ----------------------------------------------------------------------------------------------------------
 def read(source: str, reading: Reading) -> list[Table]:
     """Read the files of a source. Raises DataError with file, line or row, and remedy."""
     return [_read_file(path, reading) for path in resolve(source)]

@@ -52,6 +52,7 @@ class TrainConfig:
     keep: str = "best"
     patience: int | None = None
     precision: str = "auto"
+    attention: str = "auto"
 
 
 @dataclass

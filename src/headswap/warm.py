@@ -11,7 +11,7 @@ import warnings
 
 warnings.filterwarnings("ignore", message=".*torch_dtype.*")
 
-import headswap.run  # noqa: E402, F401
+import headswap.run  # noqa: E402
 import headswap.worker  # noqa: E402, F401
 
 for _name in ("sklearn.metrics", "evaluate", "headswap.metrics.modules", "transformers.models.auto.modeling_auto"):

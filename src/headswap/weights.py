@@ -90,7 +90,6 @@ def _unreadable(file: Path, fault: BaseException) -> WeightsError:
     )
 
 
-# ---- names -----------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class NameMap:
     """Where each tensor of a checkpoint goes.
@@ -171,7 +170,6 @@ def _matches(patterns: Any, name: str) -> bool:
     return any(re.search(pattern, name) for pattern in patterns)
 
 
-# ---- conversion ----------------------------------------------------------------------------------------------------
 def convert(model: PreTrainedModel, folder: Path, checkpoint: Checkpoint, names: NameMap) -> dict[str, torch.Tensor]:
     """Let transformers load an architecture whose tensors it fuses or splits; return those by model name.
 
@@ -210,7 +208,6 @@ def _fingerprint(tensor: torch.Tensor) -> tuple[int, int]:
     return bits.numel(), int(bits.sum(dtype=torch.int64))
 
 
-# ---- proof -----------------------------------------------------------------------------------------------------------
 def same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
     """Compare as float32 (whole numbers as they are), bit for bit: -0.0 is not 0.0, and a NaN equals itself."""
     if left.shape != right.shape:

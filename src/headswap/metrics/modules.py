@@ -43,7 +43,7 @@ class MacroF1Module(OfflineMetric):
     about = "Mean over labels of the harmonic mean of precision and recall."
 
     def _compute(self, predictions, references, labels=None):
-        value = sklearn_metrics.f1_score(references, predictions, labels=labels, average="macro", zero_division=0)
+        value = sklearn_metrics.f1_score(references, predictions, labels=labels, average="macro", zero_division=0)  # type: ignore[arg-type]
         return {"macro_f1": float(value)}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,9 @@ class Study:
     report: Path
 
 
-def execute(config: Config, cells: Sequence[Planned] | None = None, on_event: OnEvent = lambda job, event: None) -> Study:
+def execute(
+    config: Config, cells: Sequence[Planned] | None = None, on_event: OnEvent = lambda job, event: None
+) -> Study:
     """Run the study's cells, finished ones excepted, and write its verdict and report.
 
     A failed run is excluded with its reason. Raises RunError when no run of the study finished.
@@ -58,7 +60,7 @@ def draw(config: Config, folder: Path, records: Sequence[RunRecord]) -> Study:
     from headswap.study.report import write_report
     from headswap.study.results import save
 
-    resolved = [RunRecord(**(asdict(one) | {"folder": (folder / one.folder).resolve()})) for one in records]
+    resolved = [replace(one, folder=(folder / one.folder).resolve()) for one in records]
     comparison = compare_records(resolved, config.study, config.study.arms)
     save(comparison, folder)
     return Study(folder, comparison, write_report(comparison, folder))

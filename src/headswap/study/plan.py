@@ -1,4 +1,4 @@
-"""A study's runs, before any of them trains: arms x sizes x paired seeds, and whether the comparison is fair. Floor 5."""
+"""A study's runs before any of them trains: arms x sizes x paired seeds, and whether they are fair. Floor 5."""
 
 from __future__ import annotations
 

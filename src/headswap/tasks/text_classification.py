@@ -220,7 +220,6 @@ class TextClassification:
         return datasets.Dataset.from_dict(values, features=features)
 
 
-# ---- faults of the fields -------------------------------------------------------------------------------------------
 def _source_faults(task: TextClassification) -> Iterator[str]:
     if not task.source and not task.train:
         yield "source: no data is named; found neither source nor train; set task.source=FILE, or task.train=FILE"

@@ -1,0 +1,86 @@
+"""Every shipped experiment trains: two steps on a tiny body, its stages one after another."""
+
+import argparse
+
+import pytest
+import yaml
+
+from headswap import config as configuration
+from headswap.config import compose, conf_dir
+from headswap.launch import folder_of
+from headswap.records import read_json, read_jsonl, write_text
+from headswap.run import run
+from headswap.stages import stage_configs
+from headswap.study.plan import plan
+
+FILES = {path.stem: yaml.safe_load(path.read_text()) for path in (conf_dir() / "experiment").glob("*.yaml")}
+EXPERIMENTS = sorted(FILES)
+STUDIES = sorted(name for name, tree in FILES.items() if "stages" not in tree)  # a chain of runs is no study
+
+
+def small(name, body, root):
+    """Return overrides that keep an experiment's shape and make it little."""
+    return [
+        f"experiment={name}", f"body.source={body}", "body.sha256=null", "body.mirrors=[]", "body.revision=null",
+        "train.max_steps=2", "data.train_rows=16", "data.validation_rows=8", "data.test_rows=8", "data.max_length=32", "hardware=cpu",
+        "hardware.threads=1", "train.precision=fp32", f"output.root={root}",
+    ]  # fmt: skip
+
+
+def trained(overrides):
+    """Train all stages in this process, as `headswap train` does in children; return name -> folder."""
+    flags = argparse.Namespace(overrides=overrides, config_dir=[])
+    folders = {}
+    for name, config in stage_configs(compose(overrides), flags):
+        folder = folders[name] = folder_of(config)
+        write_text(folder / "config.yaml", configuration.dump(config))
+        run(config, folder, lambda line: None)
+    return folders
+
+
+@pytest.fixture(scope="module")
+def folders(tiny_body, tmp_path_factory):
+    """Train every experiment, once."""
+    root = tmp_path_factory.mktemp("experiments")
+    return {name: trained(small(name, tiny_body, root)) for name in EXPERIMENTS}
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_trains_two_steps_with_all_its_stages(folders, name):
+    stages = FILES[name].get("stages", [{"name": "run"}])
+    assert list(folders[name]) == [stage["name"] for stage in stages]
+    for folder in folders[name].values():
+        assert folder.path.parent.name == name
+        assert folder.result()["steps"] == 2
+        assert folder.result()["rows"] == {"train": 16, "validation": 8, "test": 8}
+        assert [line["step"] for line in read_jsonl(folder / "metrics.jsonl") if line["kind"] == "train"] == [1, 2]
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_study_of_an_experiment_can_be_planned(name, tiny_body, tmp_path):
+    config = compose(small(name, tiny_body, tmp_path))
+    assert len(plan(config)) == len(config.study.arms) * len(config.study.sizes) * config.study.seeds
+
+
+def test_two_to_three_hands_the_body_and_the_rows_of_shared_labels_on(folders):
+    two, three = folders["two_to_three"].values()
+    config = configuration.load(three / "config.yaml")
+    assert (config.run, config.body["source"]) == (str(two.path), str(two.path))
+    assert two.result()["labels"] == ["negative", "positive"]
+    ledger = read_json(three / "ledger.json")
+    assert (ledger["copied_labels"], ledger["new_labels"]) == (["negative", "positive"], ["neutral"])
+
+
+def test_words_about_the_body_go_to_the_first_stage_and_others_to_all(tiny_body, tmp_path):
+    overrides = [
+        "experiment=two_to_three",
+        "body=transformer",
+        f"body.source={tiny_body}",
+        "seed=7",
+        f"output.root={tmp_path}",
+    ]
+    flags = argparse.Namespace(overrides=overrides, config_dir=[])
+    (_, two), (_, three) = stage_configs(compose(overrides), flags)
+    assert (two.choices["body"], two.body["source"], two.seed) == ("transformer", str(tiny_body), 7)
+    assert (three.choices["body"], three.body["source"], three.seed) == ("from_run", str(folder_of(two).path), 7)
+    assert (two.choices["task"], three.choices["task"]) == ("tweets_binary", "tweets")
