@@ -5,7 +5,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src" / "headswap"
 FLOORS = {
-    0: "__init__ errors seeds contracts spine typecheck config composition sources rows checks hub losses bodyfiles",
+    0: "__init__ errors seeds contracts spine typecheck config composition sources rows checks hub losses bodyfiles hashes",
     1: "tasks bodies heads strategies metrics",
     2: "data arrow_cache model architecture gates weights ledger hardware records",
     3: "loop schedule evaluate modelcard",

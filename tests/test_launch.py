@@ -4,13 +4,15 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from headswap import config as configuration
 from headswap.cli import main
-from headswap.launch import folder_of, job_of, run_jobs
+from headswap.errors import ConfigError
+from headswap.launch import folder_of, job_of, run_jobs, train
 from headswap.records import read_json, read_jsonl
 from tiny_runs import reviews, tiny, words_of
 from tiny_tables import written
@@ -83,6 +85,8 @@ def test_a_killed_child_is_one_failed_outcome_that_names_the_signal(mixed):
         "out of memory? set a smaller train.micro_batch_size"
     )
     assert seen.of(1)[-1] == "ended"
+    about = read_json(made[1].folder / "run.json")
+    assert (about["status"], about["error"]) == ("failed", outcomes[1].error)
 
 
 def test_a_fault_of_the_data_in_a_child_is_its_one_line_and_code_two(mixed, table):
@@ -112,16 +116,33 @@ def test_a_folder_in_which_another_process_trains_is_refused_with_its_pid(mixed)
     assert f"{made[4].folder.path}: another process trains here (pid {os.getpid()} on " in outcomes[4].error
 
 
-def test_a_killed_run_is_trained_when_asked_again(table, tiny_body, root, mixed):
+def test_what_a_killed_run_left_is_cleared_when_it_is_asked_for_again(mixed):
     made, _, _ = mixed
     (made[1].folder / "metrics.jsonl").write_text('{"kind": "train", "step": 99}\n{"half')
-    config = configuration.overlay(made[1].config, {"task": {"_target_": made[0].config.task["_target_"]}}, "test")
-    (again,) = run_jobs([job_of(config)], 1, Seen())
-    assert (again.finished, again.reused) == (True, True)  # the same configuration as job 0: it has finished already
-    job = type(made[1])(config, made[1].folder)
+    well = configuration.overlay(made[1].config, {"task": {"_target_": made[0].config.task["_target_"]}}, "test")
+    job = replace(made[1], config=well)
     (again,) = run_jobs([job], 1, Seen())
     assert again.finished
     assert [line["step"] for line in read_jsonl(job.folder / "metrics.jsonl") if line["kind"] == "train"] == [1]
+
+
+def test_children_end_with_a_parent_that_stops(table, tiny_body, root):
+    (job,) = jobs(tiny(table, tiny_body, root, "train.max_steps=1000000", "train.evaluate_every=1000000"))
+
+    def stop(_, event):
+        if event["kind"] == "train":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_jobs([job], 1, stop)
+    with job.folder.locked():  # nobody trains there any more
+        assert not job.folder.finished
+
+
+def test_training_one_run_from_python_refuses_a_chain(table, tiny_body, root):
+    chain = tiny(table, tiny_body, root, *FEW, "stages=[{name: one, overrides: []}]")
+    with pytest.raises(ConfigError, match=r"^stages: train\(\) makes one run; found 1 stages"):
+        train(chain)
 
 
 # ---- finished runs ----------------------------------------------------------------------------------------------------------
@@ -171,13 +192,18 @@ def test_the_command_trains_a_sweep_and_ends_with_the_folder(table, tiny_body, t
     assert sum(line.startswith("test (12 rows): accuracy ") for line in lines) == 2
 
 
-def test_a_diverged_run_ends_the_command_with_code_one(table, tiny_body, tmp_path):
-    words = [*words_of(table, tiny_body, Path("outputs")), "train.learning_rate=1e30", "train.warmup_share=0"]
-    code, _, errors = said("train", *words, folder=tmp_path)
+def test_a_diverged_run_ends_the_command_with_code_one_and_the_rest_of_a_sweep_is_trained(capfd, table, tiny_body, tmp_path):
+    words = [*words_of(table, tiny_body, tmp_path), "train.warmup_share=0", "output.keep_model=false"]
+    code, _, errors = called(capfd, "train", *words, "train.learning_rate=1e30")
     assert code == 1
     assert errors.startswith("headswap: ")
     assert "diverged" in errors
     assert errors.count("\n") == 1
+    code, lines, errors = called(capfd, "train", "-m", *words, "train.learning_rate=1e30,1e-3")
+    assert code == 1
+    assert errors.splitlines()[0].startswith("Error executing job with overrides: ")  # Hydra says which one it was
+    assert errors.splitlines()[1:] == [line for line in errors.splitlines() if line.startswith("headswap: ") and "diverged" in line]
+    assert sum(line.startswith("test (12 rows): accuracy ") for line in lines) == 1
 
 
 def test_train_ends_with_its_folder_and_code_zero(capfd, table, tiny_body, root, mixed):

@@ -8,11 +8,11 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headswap.errors import WeightsError, nearest
+from headswap.hashes import file_sha256
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -188,18 +188,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise WeightsError(f"{path}: not a JSON object; found {type(content).__name__}; copy the checkpoint again")
     return content
-
-
-def file_sha256(path: Path) -> str:
-    """Return a file's sha256, remembered in this process by path, size and time of change."""
-    facts = path.stat()
-    return _hash_file(str(path), facts.st_size, facts.st_mtime_ns)
-
-
-@lru_cache(maxsize=64)
-def _hash_file(path: str, size: int, changed: int) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def one_line(fault: BaseException) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from headswap import config as configuration
-from headswap.errors import HeadswapError, RunError
+from headswap.errors import ConfigError, HeadswapError, RunError
 from headswap.records import RunFolder, write_text
 from headswap.spine import Config
 
@@ -69,11 +69,16 @@ def job_of(config: Config, title: str = "run") -> Job:
 
 
 def train(config: Config, on_event: OnEvent | None = None) -> Path:
-    """Train one configuration (its stages too) and return the run folder.
+    """Train one configuration and return the run folder.
 
     Raises:
-        HeadswapError: the run failed; the message is its last line.
+        ConfigError: the configuration is a chain of stages.
+        RunError: the run failed; the message is its last line.
     """
+    if config.stages:
+        raise ConfigError(
+            f"stages: train() makes one run; found {len(config.stages)} stages; take each from stages.stage_configs"
+        )
     outcome = run_jobs([job_of(config)], 1, on_event or _ignore)[0]
     if not outcome.finished:
         raise RunError(outcome.error)
@@ -94,17 +99,22 @@ def run_jobs(jobs: Sequence[Job], workers: int, on_event: OnEvent) -> list[Outco
         else:
             waiting.append(index)
     if waiting:
-        context = warm_server([jobs[index].config for index in waiting])
+        context = warm_server([jobs[index] for index in waiting])
         threads = max(1, cores() // workers) if workers > 1 else None
         outcomes |= _drain(context, jobs, waiting, (workers, threads, on_event))
     return [outcomes[index] for index in range(len(jobs))]
 
 
-def warm_server(configs: Sequence[Config]) -> Any:
-    """Return a multiprocessing context whose server has imported what these runs need."""
+def warm_server(jobs: Sequence[Job]) -> Any:
+    """Return a multiprocessing context whose server has imported what these runs need, and read the first one's rows.
+
+    The server starts with the first child and serves the whole process; what it lacks, a child loads itself.
+    """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the server must not start a pool that a fork would lose
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ["HEADSWAP_WARM"] = ",".join(sorted(set(filter(None, map(_model_type, configs)))))
+    kinds = {_model_type(config) for config in _distinct_bodies(jobs)}
+    os.environ["HEADSWAP_WARM"] = ",".join(sorted(filter(None, kinds)))
+    os.environ["HEADSWAP_WARM_DATA"] = str((jobs[0].folder / "config.yaml").absolute())
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["headswap.warm"])
     return context
@@ -171,7 +181,10 @@ def _ended(child: _Child) -> Outcome:
         return Outcome(child.job, True)
     if child.last:
         return Outcome(child.job, False, error=child.last["error"], code=child.last["code"])
-    return Outcome(child.job, False, error=_death(child.process.exitcode, child.job), code=1)
+    error = _death(child.process.exitcode, child.job)
+    with contextlib.suppress(HeadswapError):  # it could not say so itself
+        child.job.folder.note(status="failed", error=error)
+    return Outcome(child.job, False, error=error, code=1)
 
 
 def _death(code: int | None, job: Job) -> str:
@@ -192,6 +205,10 @@ def _children_end(running: dict[int, _Child]) -> Iterator[None]:
             child.process.terminate()
         for child in running.values():
             child.process.join(5)
+
+
+def _distinct_bodies(jobs: Sequence[Job]) -> list[Config]:
+    return list({str(job.config.body.get("source")): job.config for job in jobs}.values())
 
 
 def _model_type(config: Config) -> str | None:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from headswap.errors import DataError, nearest
+from headswap.hashes import file_sha256
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".ndjson", ".parquet")
 PACKAGE = "package:"
@@ -141,7 +142,7 @@ def _in_package(source: str) -> Path:
 
 def digest(source: str) -> str:
     """Return the sha256 of a source's bytes; of several files, of the lines `<sha256>  <file name>`."""
-    found = [(hashlib.sha256(path.read_bytes()).hexdigest(), path.name) for path in resolve(source)]
+    found = [(file_sha256(path), path.name) for path in resolve(source)]
     if len(found) == 1:
         return found[0][0]
     return hashlib.sha256("".join(f"{value}  {name}\n" for value, name in found).encode()).hexdigest()

@@ -1,23 +1,28 @@
-"""What the warm server imports once, so that a forked child starts training in milliseconds. Floor 4.
+"""What the warm server does once, so that a forked child starts training in milliseconds. Floor 4.
 
-Only imports: nothing here may compute, because a thread pool or a CUDA context does not survive a fork.
+It imports, and reads the rows that the runs share. Nothing here may multiply tensors: a thread pool or a CUDA context
+does not survive a fork.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
-import warnings
+from pathlib import Path
 
-warnings.filterwarnings("ignore", message=".*torch_dtype.*")
+from headswap import run, worker
+from headswap.config import build_plugs, load
+from headswap.seeds import Seeds
 
-import headswap.run  # noqa: E402
-import headswap.worker  # noqa: E402, F401
+__all__ = ["run", "worker"]
 
 for _name in ("sklearn.metrics", "evaluate", "headswap.metrics.modules", "transformers.models.auto.modeling_auto"):
     importlib.import_module(_name)
 for _kind in filter(None, os.environ.get("HEADSWAP_WARM", "").split(",")):  # model types, such as bert
-    try:
+    with contextlib.suppress(ImportError):  # the child will import what it needs
         importlib.import_module(f"transformers.models.{_kind}.modeling_{_kind}")
-    except ImportError:
-        continue  # the child will import what it needs
+if _path := os.environ.get("HEADSWAP_WARM_DATA"):  # the first run's config.yaml
+    with contextlib.suppress(Exception):  # whatever is wrong with the data, the child will say it
+        _config = load(Path(_path))
+        build_plugs(_config).task.load(run.data_request(_config), Seeds(_config.seed))

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headswap import bodyfiles
-from headswap.bodyfiles import INDEX, WEIGHTS, file_sha256, one_line, weight_files
+from headswap.bodyfiles import INDEX, WEIGHTS, one_line, weight_files
 from headswap.contracts import BodyFiles
 from headswap.errors import ConfigError, WeightsError, nearest
+from headswap.hashes import file_sha256
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -99,7 +99,7 @@ def _decoded(path: Path, fallback: str) -> tuple[str, str]:
 
     The run's own is not tried first: where each byte has a character (mac_roman, latin-1) it would never fail.
     """
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         return "utf-8", ""
     for encoding in ("utf-8", fallback):
         try:

@@ -33,6 +33,11 @@ _CHOICES = {
     "damaged": ("refuse", "keep", "remove"),
 }
 
+Whole = tuple[dict[str, Rows], Labels, dict[str, Any]]
+
+# The rows last loaded, kept for the next run: a study's children inherit them from the warm server (warm.py).
+_WHOLE: dict[tuple, Whole] = {}
+
 
 @dataclass(frozen=True)
 class TextClassification:
@@ -97,6 +102,16 @@ class TextClassification:
         return {source: digest(source) for source in sorted(set(self._given().values()))}
 
     def load(self, request: DataRequest, seeds: Seeds) -> Splits:
+        key = (repr(self), request.split_seed, request.drop_duplicates, str(self.identity()))
+        if key not in _WHOLE:
+            whole = self._whole(request)
+            _WHOLE.clear()
+            _WHOLE[key] = whole
+        parts, labels, told = _WHOLE[key]
+        return self._splits(self._subsets(parts, request, seeds), labels, dict(told))
+
+    def _whole(self, request: DataRequest) -> Whole:
+        """Read, check and split all rows: what the runs of a study share, whatever their seed and size."""
         notes = Notes()
         columns = Columns(
             self.text, self.label, self.id, self.problem == "regression",
@@ -106,8 +121,7 @@ class TextClassification:
         parts, repeats = self._without_repeats(parts, request.drop_duplicates)
         told = {**asdict(notes), **repeats, "splits_cut_from_train": [split for split in SPLITS if split not in parts]}
         parts = self._cut_missing(parts, request.split_seed)
-        labels = self._labels(parts)
-        return self._splits(self._subsets(parts, request, seeds), labels, told)
+        return parts, self._labels(parts), told
 
     def encode(self, rows: Mapping[str, list], tokenizer: PreTrainedTokenizerBase, max_length: int) -> dict[str, list]:
         first, second = list(rows[self.text[0]]), list(rows[self.text[1]]) if len(self.text) == 2 else None

@@ -1,0 +1,195 @@
+"""What README and the options' comments tell a reader to type works, and their links lead somewhere."""
+
+import ast
+import io
+import re
+import shlex
+import tomllib
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+
+from finished_runs import make_run
+from headswap import cli
+from headswap import config as configuration
+from headswap.errors import ConfigError
+from headswap.study.plan import arm_config, audit
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMAND_PAGES = ["README.md", "docs/comparing.md"]
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def section(name: str) -> str:
+    return README.split(f"\n## {name}\n", 1)[1].split("\n## ", 1)[0]
+
+
+def commands() -> list[tuple[str, str]]:
+    """Return (where, command line) of every command that a reader is shown."""
+    found = []
+    for page in COMMAND_PAGES:
+        lines = "\n".join(blocks((ROOT / page).read_text(encoding="utf-8"), "bash")).splitlines()
+        found += [(page, line) for line in lines if line.startswith("headswap ")]
+    for path in sorted(configuration.conf_dir().rglob("*.yaml")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if not line.startswith("#"):
+                break
+            if line.startswith("# headswap "):
+                found += [(path.name, command) for command in re.split(r"\s{3,}(?=headswap )", line.removeprefix("# "))]
+    return found
+
+
+# ---- Predict --------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def run(tmp_path, tiny_classifier) -> Path:
+    """A finished run's folder, as far as predicting reads it."""
+    return make_run(tmp_path / "run", tiny_classifier, "task.text=[text]")
+
+
+def texts_of(block: str) -> list[str]:
+    """Return the list of texts that a block of code holds."""
+    lists = [ast.literal_eval(node) for node in ast.walk(ast.parse(block)) if isinstance(node, ast.List)]
+    return next(each for each in lists if each and all(isinstance(text, str) for text in each))
+
+
+def test_the_easy_the_manual_and_our_own_way_to_predict_run_and_agree(run):
+    easy, manual, ours = blocks(section("Predict"), "python")
+    texts = texts_of(easy)
+    assert texts == texts_of(manual) == texts_of(ours)
+    space: dict = {"RUN": str(run)}
+    printed = []
+    for block in (easy, manual, ours):
+        with redirect_stdout(io.StringIO()) as out:
+            exec(block, space)
+        printed.append(out.getvalue())
+    names = [space["model"].config.id2label[row.argmax().item()] for row in space["probabilities"]]
+    expected = space["probabilities"].max(dim=-1).values.tolist()
+    told = ast.literal_eval(printed[0].strip())
+    assert [each["label"] for each in told] == names
+    assert [each["score"] for each in told] == pytest.approx(expected, abs=1e-5)
+    assert [max(ast.literal_eval(line).values()) for line in printed[1].splitlines()] == pytest.approx(
+        expected, abs=1e-4
+    )
+    lines = [line.split(" ", 1) for line in printed[2].splitlines()]
+    assert [label for label, _ in lines] == names
+    assert [max(ast.literal_eval(scores).values()) for _, scores in lines] == pytest.approx(expected, abs=1e-5)
+
+
+# ---- commands -------------------------------------------------------------------------------------------------------
+def test_there_are_commands_to_check():
+    assert len(commands()) > 25
+    assert {shlex.split(command)[1] for _, command in commands()} >= {"train", "compare", "predict", "report", "doctor"}
+
+
+@pytest.mark.parametrize(("page", "command"), commands())
+def test_a_command_that_is_shown_parses_and_composes(page, command, monkeypatch):
+    verb, *words = shlex.split(command, comments=True)[1:]
+    assert verb in cli.VERBS
+    if verb == "predict":
+        check_predict(words, monkeypatch)
+    elif verb == "report":
+        assert len(words) == 1
+    else:
+        check_overrides(verb, words)
+
+
+def check_overrides(verb: str, words: list[str]) -> None:
+    """Compose the overrides, every value of a sweep in its turn; files that they name are not looked at."""
+    flags = cli.parse(verb, words)
+    if verb in ("list", "doctor") or flags.config_dir:  # a reader's own folder: its page has a test below
+        return
+    parsed = OverridesParser.create().parse_overrides([word for word in flags.overrides if word != "..."])
+    plain = [override.input_line or "" for override in parsed if not override.is_sweep_override()]
+    sweeps = [override for override in parsed if override.is_sweep_override()]
+    assert bool(sweeps) == flags.multirun
+    for value in [value for override in sweeps for value in override_values(override)] or [None]:
+        config = configuration.compose([*plain, *([value] if value else [])])
+        for stage in config.stages:
+            configuration.compose([*stage.overrides, *plain, "stages=[]", "run=somewhere"])
+
+
+def override_values(override: Override) -> list[str]:
+    return [f"{override.key_or_group}={value}" for value in override.sweep_string_iterator()]
+
+
+def check_predict(words: list[str], monkeypatch) -> None:
+    """Let the command parse its flags and call what it would call."""
+    called = []
+
+    class Fake:
+        def __init__(self, run: Path, batch_size: int) -> None:
+            called.append(run)
+
+        def __call__(self, texts: list[str]) -> list[dict]:
+            return [{"label": "good", "score": 1.0, "scores": {"good": 1.0}} for _ in texts]
+
+    def count(predictor: Fake, source: Path, output: Path, columns: list[str]) -> int:
+        assert output.suffix in (".csv", ".tsv", ".jsonl", ".parquet")
+        return 1
+
+    monkeypatch.setattr("headswap.predict.Predictor", Fake)
+    monkeypatch.setattr("headswap.predict.predict_file", count)
+    assert cli.dispatch(["predict", *words]) == 0
+    assert called == [Path(words[0])]
+
+
+def test_the_mistake_that_readme_shows_is_answered_as_shown(capsys):
+    shown = [block for block in blocks(README, "text") if block.startswith("$ headswap ")]
+    assert shown
+    for block in shown:
+        command, *answer = block.splitlines()
+        with pytest.raises(SystemExit) as caught:
+            cli.main(shlex.split(command)[2:])
+        assert caught.value.code == 2
+        assert capsys.readouterr().err.splitlines() == answer
+
+
+def test_readme_shows_the_two_set_up_commands_and_makefile_has_every_target_that_is_named():
+    lines = [line for block in blocks(README, "bash") for line in block.splitlines()]
+    shown = [line.split()[1] for line in lines if line.startswith("make ")]
+    assert {"demo", "test"} <= set(shown)
+    pages = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    named = set(re.findall(r"(?:^|`)make ([a-z]+)", pages, re.MULTILINE))
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert named - targets == set()
+
+
+def test_the_extras_that_readme_installs_exist():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = re.findall(r"(?:\.|headswap)\[([\w,]+)\]", README)
+    assert named
+    assert {extra for names in named for extra in names.split(",")} - extras.keys() == set()
+
+
+def test_the_arm_that_the_page_on_comparing_adds_can_be_planned(tmp_path):
+    page = (ROOT / "docs" / "comparing.md").read_text(encoding="utf-8")
+    (option,) = blocks(page, "yaml")
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "with_probe.yaml").write_text(option, encoding="utf-8")
+    shown = [line for block in blocks(page, "bash") for line in block.splitlines() if "--config-dir" in line]
+    assert len(shown) == 2
+    for command in shown:
+        flags = cli.parse("compare", shlex.split(command, comments=True)[2:])
+        config = configuration.compose(flags.overrides, [tmp_path])
+        arms = {arm: arm_config(config, arm, 100, 0) for arm in config.study.arms}
+        assert sorted(arms) == ["finetune", "probe", "scratch"]
+        assert arms["probe"].strategy == {"_target_": "headswap.strategies.probe.Probe"}
+        audit(arms, config.study.treatment, config.study.control, config.study.may_differ)
+        with pytest.raises(ConfigError, match="differ in keys it does not name"):
+            audit(arms, "probe", config.study.control, ["body.init"])
+
+
+# ---- links ----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files_that_exist(page):
+    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    inside = [link.split("#")[0] for link in links if not re.match(r"[a-z]+:|#", link)]
+    assert [link for link in inside if not (page.parent / link).exists()] == []
