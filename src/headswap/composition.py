@@ -135,7 +135,7 @@ def known_keys() -> Iterator[str]:
     default = _composed([], [])
     OmegaConf.set_struct(default, False)
     default.pop("hydra", None)
-    yield from walk(default, "")
+    yield from (key for key in walk(default, "") if not key.startswith("study.arms."))
 
 
 def known_groups(config_dirs: Sequence[str | Path]) -> list[str]:

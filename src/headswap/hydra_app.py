@@ -21,7 +21,7 @@ from headswap.errors import ConfigError, HeadswapError
 _QUIET = (
     "hydra.output_subdir=null",
     "hydra.run.dir=.",
-    "hydra.sweep.dir=.",
+    "hydra.sweep.dir=${output.root}/multirun",
     "hydra.sweep.subdir=.",
     "hydra.job.chdir=false",
     "hydra/job_logging=disabled",
