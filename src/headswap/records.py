@@ -22,6 +22,7 @@ from typing import Any
 from headswap.errors import RunError
 
 RESULT = "result.json"
+LOCK = ".lock"
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -99,7 +100,9 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Hold the folder against a second process. Raises RunError with the holder's pid and host."""
         self.path.mkdir(parents=True, exist_ok=True)
-        with open(self / "lock", "a+", encoding="utf-8") as file:
+        with open(
+            self / LOCK, "a+", encoding="utf-8"
+        ) as file:  # never removed: a second opener must meet the same file
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -111,12 +114,11 @@ class RunFolder:
             file.write(f"pid {os.getpid()} on {socket.gethostname()}")
             file.flush()
             yield
-        (self / "lock").unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Remove what an unfinished try left, except its configuration and log."""
         for entry in list(self.path.iterdir()):
-            if entry.name in ("config.yaml", "log.txt", "lock"):
+            if entry.name in ("config.yaml", "log.txt", LOCK):
                 continue
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 

@@ -6,7 +6,6 @@ It is entered by a fork of the warm server (`work`), or by `python -m headswap.w
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import sys
@@ -23,7 +22,6 @@ from headswap.records import RunFolder
 
 def work(path: str, threads: int | None, connection: Connection) -> None:
     """Run the folder's configuration in this process; send events and at last `finished` or `failed`."""
-    _die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means and ends its children
     if threads:
         os.environ["HEADSWAP_THREADS"] = str(threads)
@@ -72,8 +70,11 @@ def _throttled(connection: Connection, seconds: float = 0.1) -> Any:
 
 
 def _send(connection: Connection, message: dict[str, Any]) -> None:
-    with contextlib.suppress(BrokenPipeError, OSError):  # nobody listens any more; the folder has it all
+    """Tell the parent; end this process when the parent is gone, or it would train on, unseen, in a locked folder."""
+    try:
         connection.send(message)
+    except OSError:
+        raise SystemExit("the process that started this run is gone") from None
 
 
 @contextlib.contextmanager
@@ -93,9 +94,3 @@ def _logged(path: Path) -> Iterator[None]:
             for saved, descriptor in zip(kept, (1, 2), strict=True):
                 os.dup2(saved, descriptor)
                 os.close(saved)
-
-
-def _die_with_parent() -> None:
-    """Ask Linux to end this process when the server that forked it ends; elsewhere there is no such call."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
