@@ -117,7 +117,7 @@ def test_a_model_that_answers_nan_is_refused():
     with torch.no_grad():
         net.classifier.bias[1] = float("nan")
     judging, _ = judge(5)
-    with pytest.raises(RunError, match="^test: the model answers NaN or Inf; the run diverged"):
+    with pytest.raises(RunError, match=r"^test: the model answers NaN or Inf; the run diverged"):
         judging.score(net, "test")
 
 

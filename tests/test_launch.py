@@ -192,7 +192,9 @@ def test_the_command_trains_a_sweep_and_ends_with_the_folder(table, tiny_body, t
     assert sum(line.startswith("test (12 rows): accuracy ") for line in lines) == 2
 
 
-def test_a_diverged_run_ends_the_command_with_code_one_and_the_rest_of_a_sweep_is_trained(capfd, table, tiny_body, tmp_path):
+def test_a_diverged_run_ends_the_command_with_code_one_and_the_rest_of_a_sweep_is_trained(
+    capfd, table, tiny_body, tmp_path
+):
     words = [*words_of(table, tiny_body, tmp_path), "train.warmup_share=0", "output.keep_model=false"]
     code, _, errors = called(capfd, "train", *words, "train.learning_rate=1e30")
     assert code == 1
@@ -202,7 +204,9 @@ def test_a_diverged_run_ends_the_command_with_code_one_and_the_rest_of_a_sweep_i
     code, lines, errors = called(capfd, "train", "-m", *words, "train.learning_rate=1e30,1e-3")
     assert code == 1
     assert errors.splitlines()[0].startswith("Error executing job with overrides: ")  # Hydra says which one it was
-    assert errors.splitlines()[1:] == [line for line in errors.splitlines() if line.startswith("headswap: ") and "diverged" in line]
+    assert errors.splitlines()[1:] == [
+        line for line in errors.splitlines() if line.startswith("headswap: ") and "diverged" in line
+    ]
     assert sum(line.startswith("test (12 rows): accuracy ") for line in lines) == 1
 
 
@@ -222,7 +226,12 @@ def test_a_fault_of_the_data_ends_the_command_with_code_two(capfd, tiny_body, tm
 
 
 def test_plan_counts_what_would_run_and_makes_nothing(capfd, table, tiny_body, tmp_path):
-    words = [*words_of(table, tiny_body, tmp_path / "outputs"), "study.sizes=[20]", "study.seeds=2", "train.max_steps=null"]
+    words = [
+        *words_of(table, tiny_body, tmp_path / "outputs"),
+        "study.sizes=[20]",
+        "study.seeds=2",
+        "train.max_steps=null",
+    ]
     code, lines, errors = called(capfd, "plan", *words, "train.epochs=2")
     assert (code, errors) == (0, "")
     found = {tuple(line.split()[:2]): " ".join(line.split()[2:]) for line in lines}

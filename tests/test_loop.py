@@ -9,8 +9,8 @@ import torch
 
 from headswap.contracts import Phase, Rule, Scores
 from headswap.errors import RunError
-from headswap.losses import CrossEntropy
 from headswap.loop import fit
+from headswap.losses import CrossEntropy
 from headswap.model import role_names
 from headswap.seeds import Seeds
 from headswap.strategies.probe import Probe

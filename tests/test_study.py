@@ -20,7 +20,13 @@ SIZES, SEEDS = [20, 35], 2
 
 def configured(table, body, root, *overrides):
     """Return a study of 2 arms, 2 sizes and 2 seeds, each run of a few steps."""
-    fixed = ["study.sizes=[20,35]", f"study.seeds={SEEDS}", "output.keep_model=false", "study.workers=2", "train.max_steps=3"]
+    fixed = [
+        "study.sizes=[20,35]",
+        f"study.seeds={SEEDS}",
+        "output.keep_model=false",
+        "study.workers=2",
+        "train.max_steps=3",
+    ]
     return tiny(table, body, root, *fixed, *overrides)
 
 
@@ -55,16 +61,18 @@ def study(config):
 
 # ---- the plan -----------------------------------------------------------------------------------------------------------
 def test_a_plan_is_arms_by_sizes_by_paired_seeds(table, tiny_body, tmp_path):
-    cells = plan(configured(table, tiny_body, tmp_path, "seed=5", "study.sizes=[10,100,1600]", "study.seeds=3"))
+    arms = ["study.arms.finetune.train.learning_rate=2e-4", "study.arms.scratch.train.learning_rate=6e-4"]
+    cells = plan(configured(table, tiny_body, tmp_path, "seed=5", "study.sizes=[10,100,1600]", "study.seeds=3", *arms))
     assert [(cell.seed, cell.size, cell.arm) for cell in cells] == [
         (seed, size, arm) for seed in (5, 6, 7) for size in (10, 100, 1600) for arm in ("finetune", "scratch")
     ]
     for cell in cells:
         made = cell.job.config
         assert made.seed == cell.seed
-        assert (made.data.train_rows, made.data.validation_rows) == {10: (8, 2), 100: (80, 20), 1600: (1280, 320)}[cell.size]
+        rows = {10: (8, 2), 100: (80, 20), 1600: (1280, 320)}[cell.size]
+        assert (made.data.train_rows, made.data.validation_rows) == rows
         assert made.body["init"] == {"finetune": "pretrained", "scratch": "random"}[cell.arm]
-        assert made.train.learning_rate == {"finetune": 1e-4, "scratch": 5e-4}[cell.arm]  # conf/study's recipes
+        assert made.train.learning_rate == {"finetune": 2e-4, "scratch": 6e-4}[cell.arm]
     assert len({cell.job.folder.path for cell in cells}) == 18
 
 
@@ -91,13 +99,18 @@ def test_an_undeclared_difference_between_the_arms_is_refused_by_name(table, tin
 
 
 def test_a_prefix_of_a_keys_name_declares_nothing(table, tiny_body, tmp_path):
-    words = ["++study.arms.scratch.train.evaluate_every=1", "study.may_differ=[body.init,train.learning_rate,train.epochs,train.evaluat]"]
+    words = [
+        "++study.arms.scratch.train.evaluate_every=1",
+        "study.may_differ=[body.init,train.learning_rate,train.epochs,train.evaluat]",
+    ]
     with pytest.raises(ConfigError, match=r"found train.evaluate_every \(None against 1\)"):
         plan(configured(table, tiny_body, tmp_path, *words))
 
 
 def test_an_arm_that_names_an_unknown_key_is_refused(table, tiny_body, tmp_path):
-    with pytest.raises(ConfigError, match=r"study.arms.finetune: no such key; found train.epoch .*did you mean train.epochs"):
+    with pytest.raises(
+        ConfigError, match=r"study.arms.finetune: no such key; found train.epoch .*did you mean train.epochs"
+    ):
         plan(configured(table, tiny_body, tmp_path, "++study.arms.finetune.train.epoch=1"))
 
 
@@ -113,7 +126,9 @@ def folder_of(study, arm, size, seed):
 def test_a_study_writes_its_runs_its_comparison_and_its_report(study, config):
     assert study.folder == study_folder(config)
     records = records_of(study)
-    assert sorted(records) == sorted((arm, size, seed) for arm in ("finetune", "scratch") for size in SIZES for seed in range(SEEDS))
+    assert sorted(records) == sorted(
+        (arm, size, seed) for arm in ("finetune", "scratch") for size in SIZES for seed in range(SEEDS)
+    )
     assert {each["status"] for each in records.values()} == {"finished"}
     comparison = read_json(study.folder / "comparison.json")
     assert [(each["size"], len(each["pairs"])) for each in comparison["contrasts"]] == [(20, 2), (35, 2)]
@@ -129,7 +144,9 @@ def test_the_scores_of_the_comparison_are_those_of_the_runs(study):
     for contrast in comparison["contrasts"]:
         for pair in contrast["pairs"]:
             for arm, key in (("finetune", "treatment"), ("scratch", "control")):
-                rows = pq.read_table(folder_of(study, arm, contrast["size"], pair["seed"]) / "predictions.parquet").to_pylist()
+                rows = pq.read_table(
+                    folder_of(study, arm, contrast["size"], pair["seed"]) / "predictions.parquet"
+                ).to_pylist()
                 right = [row["label"] == row["prediction"] for row in rows if row["split"] == "test"]
                 assert pair[key] == pytest.approx(np.mean(right), abs=1e-12)
 
@@ -145,7 +162,9 @@ def test_both_runs_of_a_pair_have_the_same_head_and_rows_and_all_runs_the_same_t
     for arm, size, seed in records_of(study):
         folder = folder_of(study, arm, size, seed)
         entries = read_json(folder / "ledger.json")["entries"]
-        heads[arm, size, seed] = {each["name"]: each["sha256"] for each in entries if each["part"] == "head" and each["fate"] != "dropped"}
+        heads[arm, size, seed] = {
+            each["name"]: each["sha256"] for each in entries if each["part"] == "head" and each["fate"] != "dropped"
+        }
         table = pq.read_table(folder / "predictions.parquet").to_pylist()
         tests.add(tuple((row["id"], row["label"]) for row in table if row["split"] == "test"))
         heads[arm, size, seed]["validation"] = tuple(row["id"] for row in table if row["split"] == "validation")
@@ -161,7 +180,11 @@ def test_both_runs_of_a_pair_have_the_same_head_and_rows_and_all_runs_the_same_t
 def test_only_the_body_starts_otherwise(study):
     for size in SIZES:
         first, second = (
-            {each["name"]: each for each in read_json(folder_of(study, arm, size, 0) / "ledger.json")["entries"] if each["part"] == "body"}
+            {
+                each["name"]: each
+                for each in read_json(folder_of(study, arm, size, 0) / "ledger.json")["entries"]
+                if each["part"] == "body"
+            }
             for arm in ("finetune", "scratch")
         )
         assert {each["fate"] for each in first.values()} == {"kept"}

@@ -11,8 +11,8 @@ from transformers import BertConfig, BertForSequenceClassification
 from headswap.data import Batches, Encoded, Padding
 from headswap.evaluate import Judge
 from headswap.hardware import Hardware, start
-from headswap.losses import CrossEntropy
 from headswap.loop import Training
+from headswap.losses import CrossEntropy
 from headswap.metrics.classification import Accuracy
 from headswap.model import role_names
 from headswap.seeds import Seeds
@@ -20,6 +20,7 @@ from headswap.spine import HardwareConfig, TrainConfig
 from headswap.strategies.full import Full
 from headswap.tasks.text_classification import TextClassification
 
+ONE = Seeds(1)
 TASK = TextClassification(text=["text"], source="nowhere.csv")
 PLAIN = TrainConfig(batch_size=12, max_steps=6, learning_rate=1e-3, precision="fp32", keep="last", evaluations=1)
 
@@ -44,7 +45,7 @@ def encoded(count: int, labels: int = 3, seed: int = 0, name: str = "row") -> En
     )
 
 
-def batches(train: int = 29, validation: int = 10, *, seeds: Seeds = Seeds(1), batch_size: int = 12) -> Batches:
+def batches(train: int = 29, validation: int = 10, *, seeds: Seeds = ONE, batch_size: int = 12) -> Batches:
     rows = {"train": encoded(train, seed=1), "validation": encoded(validation, seed=2), "test": encoded(9, seed=3)}
     return Batches(rows, batch_size, 4, seeds)
 
@@ -87,11 +88,11 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
 def training(net: Any, train: TrainConfig = PLAIN, report: Callable = lambda line: None, **changed: Any) -> Training:
     """Return the training of `net`; any of its constants can be given."""
     roles = role_names(net)
-    served = changed.get("batches") or batches(seeds=changed.get("seeds", Seeds(1)), batch_size=train.batch_size)
+    served = changed.get("batches") or batches(seeds=changed.get("seeds", ONE), batch_size=train.batch_size)
     loss = changed.get("loss", CrossEntropy())
     judge = Judge(served, TASK, loss, [Accuracy()], 3, hardware())
     made = Training(
         Full().phases(list(roles.values())), roles, served, loss, judge.score, Accuracy(), judge.hardware, train,
-        Seeds(1), report,
+        ONE, report,
     )  # fmt: skip
     return replace(made, **changed)

@@ -44,6 +44,10 @@ def nearest(name: str, choices: Iterable[str], count: int = 3) -> str:
     """Return ` (did you mean a or b?)` for the names nearest to `name`, or an empty string."""
     known = list(dict.fromkeys(choices))
     close = difflib.get_close_matches(name, known, n=count, cutoff=0.6)
+    likeness = [difflib.SequenceMatcher(None, key, name).ratio() for key in close]
+    close = [
+        key for key, ratio in zip(close, likeness, strict=True) if ratio > likeness[0] - 0.1
+    ]  # a clear winner alone
     if not close:  # a key given without its group: learning_rate for train.learning_rate
         close = [key for key in known if key.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]][:count]
     return f" (did you mean {' or '.join(close)}?)" if close else ""

@@ -7,6 +7,7 @@ within a second. Hydra's own object does the work, with its own sweepers and lau
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -103,6 +104,7 @@ def _hydra(config_dirs: Sequence[str], overrides: Sequence[str], act: Callable[[
             raise ConfigError(f"--config-dir: no such folder; found {folder}; name a folder with groups such as task/")
         path.prepend("command-line", f"file://{Path(folder).resolve()}", SearchPathQuery(provider="schema"))
     GlobalHydra.instance().clear()
+    handlers, level = list(logging.root.handlers), logging.root.level  # Hydra sets up logging for the whole process
     try:
         act(Hydra.create_main_hydra2(task_name="headswap", config_search_path=path))
     except HeadswapError:
@@ -110,5 +112,6 @@ def _hydra(config_dirs: Sequence[str], overrides: Sequence[str], act: Callable[[
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(composition.explain(error, overrides, config_dirs)) from error
     finally:
+        logging.root.handlers[:], logging.root.level = handlers, level
         GlobalHydra.instance().clear()
         sys.stdout.flush()
