@@ -126,11 +126,12 @@ def composed(verb: str, words: Sequence[str], act: Callable[[Any], int | None]) 
         from headswap.hydra_app import multirun
 
         codes: list[int] = []
-        multirun(
-            flags.overrides,
-            flags.config_dir,
-            lambda tree: codes.append(act((configuration.checked(configuration.from_dict(tree)), flags)) or 0),
-        )
+
+        def job(tree: dict[str, Any], overrides: list[str]) -> None:
+            config = configuration.checked(configuration.from_dict(tree))
+            codes.append(act((config, argparse.Namespace(**vars(flags) | {"overrides": overrides}))) or 0)
+
+        multirun(flags.overrides, flags.config_dir, job)
         return max(codes, default=0)
     return act((configuration.compose(flags.overrides, flags.config_dir), flags)) or 0
 

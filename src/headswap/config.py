@@ -254,7 +254,7 @@ def identity(config: Config, content: dict[str, Any]) -> str:
     from headswap import __version__
 
     tree = to_dict(config)
-    for key in ("name", "seed", "run", "hardware", "output", "study", "stages", "choices"):
+    for key in ("name", "seed", "run", "plugins", "hardware", "output", "study", "stages", "choices"):
         tree.pop(key)
     tree |= {"seed": config.seed, "content": content, "version": __version__}
     return hashlib.sha256(json.dumps(tree, sort_keys=True, default=str).encode()).hexdigest()[:8]

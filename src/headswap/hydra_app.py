@@ -30,16 +30,19 @@ _QUIET = (
 )
 
 
-def multirun(overrides: Sequence[str], config_dirs: Sequence[str], task: Callable[[dict[str, Any]], Any]) -> None:
-    """Run `task` on every composed configuration of a sweep such as `seed=1,2,3`."""
+def multirun(
+    overrides: Sequence[str], config_dirs: Sequence[str], task: Callable[[dict[str, Any], list[str]], Any]
+) -> None:
+    """Run `task` on every composed configuration of a sweep such as `seed=1,2,3`, with that job's own overrides."""
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
-    def job(node: Any) -> Any:
-        return task(composition.resolved(node, HydraConfig.get().runtime.choices, OmegaConf))
+    def one(node: Any) -> Any:
+        job = HydraConfig.get()
+        return task(composition.resolved(node, job.runtime.choices, OmegaConf), list(job.overrides.task))
 
     given = [*_QUIET, *composition.forced(overrides)]
-    _hydra(config_dirs, overrides, lambda app: app.multirun(composition.CONFIG_NAME, job, given, False))
+    _hydra(config_dirs, overrides, lambda app: app.multirun(composition.CONFIG_NAME, one, given, False))
 
 
 def show_config(kind: str, flags: argparse.Namespace) -> None:

