@@ -24,7 +24,9 @@ class Planned:
 
 
 def plan(config: Config) -> list[Planned]:
-    """Return the study's runs, seed by seed, so that whatever is finished early is already paired.
+    """Return the study's runs, seed by seed, so that whatever is finished early is already paired; long runs first.
+
+    The last seed's short runs then fill up the time in which other workers would have nothing left to do.
 
     Raises:
         ConfigError: an arm names an unknown key, or the compared arms differ in a key that `study.may_differ` lacks.
@@ -36,10 +38,11 @@ def plan(config: Config) -> list[Planned]:
         raise ConfigError("stages: a study compares single runs; found stages; train the stages, then body=from_run")
     cells = []
     for seed in range(config.seed, config.seed + study.seeds):
-        for size in study.sizes or [None]:
+        for size in sorted(study.sizes, reverse=True) or [None]:
             arms = {arm: arm_config(config, arm, size, seed) for arm in study.arms}
             audit(arms, study.treatment, study.control, study.may_differ)
-            cells += [Planned(arm, size, seed, job_of(made, _title(arm, size, seed))) for arm, made in arms.items()]
+            longest_first = sorted(arms.items(), key=lambda arm: -arm[1].train.epochs)
+            cells += [Planned(arm, size, seed, job_of(made, _title(arm, size, seed))) for arm, made in longest_first]
     return cells
 
 
