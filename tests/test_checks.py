@@ -8,7 +8,6 @@ from headswap.errors import ConfigError, DataError
 from tiny_tables import fault, loaded, numbered, written
 
 
-# ---- checks ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("rows", "fields", "message"),
     [
@@ -78,7 +77,6 @@ def test_a_rare_damaged_row_is_kept_and_counted(tmp_path):
     assert loaded(source=written(tmp_path / "a.csv", rows)).notes["rows_with_damage"] == 1
 
 
-# ---- labels ---------------------------------------------------------------------------------------------------------
 def test_labels_are_sorted_numbers_by_value_and_ordered_as_listed(tmp_path):
     source = written(tmp_path / "a.csv", numbered(100, [str(number) for number in (10, 9, 2, 1)]))
     assert loaded(source=source).labels.names == ("1", "2", "9", "10")

@@ -78,7 +78,6 @@ def test_lengths_and_truncation_are_truthful():
     assert encoded.truncated_share == 0.25
 
 
-# ---- cache ----------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def calls(monkeypatch):
     counted = []
@@ -149,7 +148,6 @@ def test_a_cache_that_cannot_be_written_costs_nothing_but_the_cache(tmp_path):
     assert len(encoded["train"]) == 4
 
 
-# ---- padding token --------------------------------------------------------------------------------------------------
 def test_a_tokenizer_without_padding_pads_with_its_end_token():
     assert pad_token_id(tiny_tokenizer()) == 0
     decoder = tiny_tokenizer(pad_token=None, eos_token="h")
@@ -161,7 +159,6 @@ def test_a_tokenizer_without_padding_pads_with_its_end_token():
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 1, 0]]
 
 
-# ---- order ----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("bucket", [True, False])
 @pytest.mark.parametrize(("rows", "size"), [(1, 4), (8, 4), (9, 4), (1000, 7)])
 def test_an_epoch_serves_every_row_once_in_full_batches_but_one(rows, size, bucket):
@@ -190,7 +187,6 @@ def test_evaluation_takes_the_longest_rows_first_and_each_row_once():
     assert [batch.tolist() for batch in batches] == [[1, 3], [4, 0], [2]]
 
 
-# ---- batches --------------------------------------------------------------------------------------------------------
 def test_epochs_depend_on_seed_and_number_alone():
     encoded = tokenise(splits_of(random_sentences(50)), TASK, tiny_tokenizer(), 16, None)
     one, two = (Batches(encoded, 8, 16, Seeds(1)) for _ in range(2))

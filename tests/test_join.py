@@ -15,7 +15,6 @@ from headswap.model import describe, role_names, save
 from swapping import TASK, THREE, entry, mlm, stored, swap
 
 
-# ---- the body ---------------------------------------------------------------------------------------------------------
 def test_the_body_is_the_file_bit_for_bit_and_the_head_is_new(tiny_body):
     model, ledger = swap(tiny_body)
     file = stored(tiny_body)
@@ -154,7 +153,6 @@ def test_a_wrong_override_is_refused(tiny_body, overrides, told):
         swap(tiny_body, config_overrides=overrides)
 
 
-# ---- ledger, roles, description, saving --------------------------------------------------------------------------------
 def test_the_ledger_survives_json_and_fits_a_short_table(tiny_body, tmp_path):
     _, ledger = swap(mlm(tmp_path / "mlm", tiny_body), allow_new=["pooler"])
     assert Ledger.from_dict(json.loads(json.dumps(ledger.to_dict()))) == ledger

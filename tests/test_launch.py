@@ -44,7 +44,6 @@ class Seen(list):
         return [kind for title, kind in self if title == f"job {number}"]
 
 
-# ---- children -------------------------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def mixed(table, tiny_body, root):
     """Run six jobs, two at a time: a good one, one killed, one without its column, one with a bug, one held, a good one."""
@@ -145,7 +144,6 @@ def test_training_one_run_from_python_refuses_a_chain(table, tiny_body, root):
         train(chain)
 
 
-# ---- finished runs ----------------------------------------------------------------------------------------------------------
 def test_a_finished_run_is_reused_unless_told_otherwise(table, tiny_body, root, tmp_path):
     own = reviews(tmp_path / "own.csv", seed=1)
     (first,) = jobs(tiny(own, tiny_body, root, *FEW))
@@ -164,7 +162,6 @@ def test_a_finished_run_is_reused_unless_told_otherwise(table, tiny_body, root, 
     assert folder_of(forced.config).path != first.folder.path
 
 
-# ---- the command ------------------------------------------------------------------------------------------------------------
 def said(*words, folder):
     """Run the command in a process of its own; return code, output lines and errors."""
     done = subprocess.run(

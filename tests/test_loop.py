@@ -25,7 +25,6 @@ def fitted(net, train=PLAIN, **changed):
     return watched
 
 
-# ---- against plain torch ------------------------------------------------------------------------------------------------
 def plain_torch(net, served, train, class_weights=None, body_factor=1.0):
     """Train with torch alone: whole batches, its own loss, clipping and AdamW; return losses, norms and rates."""
     net.train()
@@ -121,7 +120,6 @@ def test_the_loss_falls_on_a_task_that_can_be_learned():
     assert np.mean(losses[-4:]) < 0.2
 
 
-# ---- repeatable ---------------------------------------------------------------------------------------------------------
 def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not():
     train = replace(PLAIN, micro_batch_size=4)
     runs = []
@@ -182,7 +180,6 @@ def test_both_arms_of_a_pair_see_the_same_dropout_and_batches(tiny_body, monkeyp
     assert 0.02 < torch.cat([mask.flatten() for mask in first["masks"]]).float().mean() < 0.2  # BERT's rate is 0.1
 
 
-# ---- best weights, patience ---------------------------------------------------------------------------------------------
 class Lower:
     """A metric of which less is better."""
 
@@ -248,7 +245,6 @@ def test_patience_ends_a_training_that_no_longer_gets_better():
     assert same(snapshot(seen.model), seen.weights[1])
 
 
-# ---- phases -------------------------------------------------------------------------------------------------------------
 def split_of(net, weights):
     """Return the tensors of body and head."""
     roles = role_names(net)
@@ -309,7 +305,6 @@ def test_best_weights_of_an_early_phase_are_restored_whole(best):
     assert same(snapshot(net), seen.weights[best - 1])
 
 
-# ---- divergence -----------------------------------------------------------------------------------------------------------
 class Broken(CrossEntropy):
     """A loss that turns bad in its third training call."""
 

@@ -34,7 +34,6 @@ def predictor(run) -> Predictor:
     return Predictor(run)
 
 
-# ---- texts ----------------------------------------------------------------------------------------------------------
 def test_predictions_equal_tokenizer_model_softmax_one_text_at_a_time(run, predictor):
     answers = predictor(TEXTS)
     assert close(probabilities(answers), manual(run / "model", TEXTS, CUT))
@@ -120,7 +119,6 @@ def manual_last_token(folder: Path) -> list[list[float]]:
     return rows
 
 
-# ---- faults of texts ------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
@@ -147,7 +145,6 @@ def test_one_text_for_a_task_of_pairs_is_refused(pair_run):
     )
 
 
-# ---- faults of folders ----------------------------------------------------------------------------------------------
 def refusal(folder: Path | str, kind: type[HeadswapError], batch_size: int = 64) -> str:
     with pytest.raises(kind) as caught:
         Predictor(folder, batch_size)

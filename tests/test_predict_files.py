@@ -242,7 +242,6 @@ def test_a_column_of_several_kinds_goes_to_text_files_alone(predictor, tmp_path)
     assert predict_file(predictor, source, tmp_path / "out.csv") == 2
 
 
-# ---- the command line -----------------------------------------------------------------------------------------------
 def said(capsys, *words: str) -> tuple[int, str, str]:
     with pytest.raises(SystemExit) as caught:
         cli.main(["predict", *words])

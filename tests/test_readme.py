@@ -47,7 +47,6 @@ def commands() -> list[tuple[str, str]]:
     return found
 
 
-# ---- Predict --------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def run(tmp_path, tiny_classifier) -> Path:
     """A finished run's folder, as far as predicting reads it."""
@@ -83,7 +82,6 @@ def test_the_easy_the_manual_and_our_own_way_to_predict_run_and_agree(run):
     assert [max(ast.literal_eval(scores).values()) for _, scores in lines] == pytest.approx(expected, abs=1e-5)
 
 
-# ---- commands -------------------------------------------------------------------------------------------------------
 def test_there_are_commands_to_check():
     assert len(commands()) > 25
     assert {shlex.split(command)[1] for _, command in commands()} >= {"train", "compare", "predict", "report", "doctor"}
@@ -187,7 +185,6 @@ def test_the_arm_that_the_page_on_comparing_adds_can_be_planned(tmp_path):
             audit(arms, "probe", config.study.control, ["body.init"])
 
 
-# ---- links ----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_to_files_that_exist(page):
     links = re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))

@@ -8,7 +8,6 @@ from headswap.seeds import Seeds
 from tiny_tables import loaded, numbered, written
 
 
-# ---- splits ---------------------------------------------------------------------------------------------------------
 def test_one_file_is_cut_by_shares_stratified_and_seeded(tmp_path):
     source = written(tmp_path / "a.csv", numbered(200, ["a", "b", "b", "b"]))
     splits = loaded(source=source, validation_share=0.2, test_share=0.1)
@@ -89,7 +88,6 @@ def test_a_class_of_one_row_goes_to_training():
     assert {name: len(part) for name, part in parts.items()} == {"train": 24, "validation": 8, "test": 8}
 
 
-# ---- subsets --------------------------------------------------------------------------------------------------------
 def test_every_prefix_of_a_stratified_order_is_near_the_true_shares():
     labels = np.repeat([0, 1, 2], [600, 300, 100])
     for seed in range(5):

@@ -55,7 +55,6 @@ def predictions(folder, split="test"):
     return [row for row in rows if row["split"] == split]
 
 
-# ---- the folder ---------------------------------------------------------------------------------------------------------
 def test_a_run_leaves_every_file_it_promises(finished, config, root):
     assert finished.path.parent == root / "tiny"
     assert finished.path.name.startswith("text-transformer-full-pretrained-seed0-")
@@ -107,7 +106,6 @@ def test_the_best_evaluation_is_the_validation_score_of_the_result(finished):
     assert best["accuracy"] == max(line["accuracy"] for line in lines) == result["scores"]["validation"]["accuracy"]
 
 
-# ---- read by others -----------------------------------------------------------------------------------------------------
 def texts_of(table, rows):
     """Look the texts of predictions up by their id: the row's number in the file, from 1, the header not counted."""
     lines = Path(table).read_text(encoding="utf-8").splitlines()
@@ -137,7 +135,6 @@ def test_the_pipeline_of_transformers_gives_the_labels_of_the_predictions(finish
     assert [answer["label"] for answer in answers] == [["neg", "pos"][row["prediction"]] for row in rows]
 
 
-# ---- repeated, continued ------------------------------------------------------------------------------------------------
 def test_the_saved_configuration_repeats_the_run_to_the_bit(finished, tmp_path):
     again = configuration.load(finished / "config.yaml")
     assert folder_of(again).path == finished.path

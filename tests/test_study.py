@@ -59,12 +59,11 @@ def study(config):
     return made
 
 
-# ---- the plan -----------------------------------------------------------------------------------------------------------
-def test_a_plan_is_arms_by_sizes_by_paired_seeds(table, tiny_body, tmp_path):
+def test_a_plan_is_arms_by_sizes_by_paired_seeds_with_a_seeds_long_runs_first(table, tiny_body, tmp_path):
     arms = ["study.arms.finetune.train.learning_rate=2e-4", "study.arms.scratch.train.learning_rate=6e-4"]
     cells = plan(configured(table, tiny_body, tmp_path, "seed=5", "study.sizes=[10,100,1600]", "study.seeds=3", *arms))
     assert [(cell.seed, cell.size, cell.arm) for cell in cells] == [
-        (seed, size, arm) for seed in (5, 6, 7) for size in (10, 100, 1600) for arm in ("finetune", "scratch")
+        (seed, size, arm) for seed in (5, 6, 7) for size in (1600, 100, 10) for arm in ("scratch", "finetune")
     ]
     for cell in cells:
         made = cell.job.config
@@ -114,7 +113,6 @@ def test_an_arm_that_names_an_unknown_key_is_refused(table, tiny_body, tmp_path)
         plan(configured(table, tiny_body, tmp_path, "++study.arms.finetune.train.epoch=1"))
 
 
-# ---- a small real study ---------------------------------------------------------------------------------------------------
 def records_of(study):
     return {(each["arm"], each["size"], each["seed"]): each for each in read_json(study.folder / "runs.json")}
 

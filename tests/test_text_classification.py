@@ -20,7 +20,6 @@ from tiny_tables import SEEDS, fault, loaded, numbered, written
 from tiny_tokenizer import WORDS, tiny_tokenizer
 
 
-# ---- fields ---------------------------------------------------------------------------------------------------------
 def test_importing_the_plug_imports_nothing_heavy():
     code = (
         "import sys, headswap.tasks.text_classification as plug; plug.TextClassification(text=['a'], source='a.csv');"
@@ -74,7 +73,6 @@ def test_faults_of_fields_are_told_together():
     ]  # fmt: skip
 
 
-# ---- identity and the hub -------------------------------------------------------------------------------------------
 def test_identity_is_the_content_of_every_source(tmp_path):
     train, test = written(tmp_path / "b.csv", numbered(8)), written(tmp_path / "a.csv", numbered(8))
     found = TextClassification(text=["text"], train=train, test=test).identity()
@@ -132,7 +130,6 @@ def test_a_hub_that_cannot_be_reached_is_told_with_the_remedy(monkeypatch):
     )
 
 
-# ---- encode, loss, predict ------------------------------------------------------------------------------------------
 def test_encode_cuts_and_says_which_rows_were_cut():
     task = TextClassification(text=["text"], source="a.csv")
     encoded = task.encode({"text": ["a b c", "a b c d", "good"]}, tiny_tokenizer(), 5)
@@ -214,7 +211,6 @@ def test_predictions_are_indices_or_values():
     assert regression.predict(logits[:, :1]).tolist() == [0.1, 2.0]
 
 
-# ---- the shipped tweets ---------------------------------------------------------------------------------------------
 def test_the_shipped_tweets_are_all_read_and_their_repeats_dropped():
     from headswap.config import build_plugs, compose
 
