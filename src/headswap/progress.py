@@ -51,6 +51,8 @@ class Watch:
         if self._total == 1:
             rows = ", ".join(f"{count:,} {split}" for split, count in event["rows"].items())
             self.console.print(f"rows: {rows}")
+            for warning in event["warnings"]:
+                self.console.print(f"data: {warning}", markup=False, highlight=False)
             self.console.print(ledger_table(event["table"]))
 
     def _train(self, job: Job, event: Mapping[str, Any]) -> None:

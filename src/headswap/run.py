@@ -72,7 +72,14 @@ def run(config: Config, folder: RunFolder, report: Report) -> dict[str, Any]:
     write_json(folder / "ledger.json", ledger.to_dict())
     check_positions(model, tokenizer, batches)
     folder.note(attention=hardware.choose_attention(model, config.train.attention, config.data.max_length))
-    report({"kind": "ledger", "table": ledger.table(), "rows": rows_of(splits)["rows"]})
+    report(
+        {
+            "kind": "ledger",
+            "table": ledger.table(),
+            "rows": rows_of(splits)["rows"],
+            "warnings": said_of(splits, batches),
+        }
+    )
     clock.lap("body")
 
     loss = plugs.task.loss(splits)
@@ -126,6 +133,12 @@ def check_positions(model: Any, tokenizer: Any, batches: Batches) -> None:
             f"data.max_length: longer than this body's positions; found inputs of {longest} tokens for {positions} "
             f"positions; set data.max_length={positions} or less"
         )
+
+
+def said_of(splits: Splits, batches: Batches) -> list[str]:
+    """Return what a person should know of the data: repeats dropped, rows cut short, unknown tokens."""
+    dropped = sum(splits.notes.get("rows_dropped_as_repeats", {}).values())
+    return [*([f"{dropped:,} repeated rows were left out"] if dropped else []), *batches.notes["warnings"]]
 
 
 def rows_of(splits: Splits) -> dict[str, dict[str, int]]:
