@@ -119,23 +119,17 @@ def unknown_key(key: str) -> str:
 
 
 def known_keys() -> Iterator[str]:
-    """Yield the dotted keys of the default configuration, the groups' names first."""
-    from omegaconf import DictConfig, OmegaConf
+    """Yield the groups and the dotted keys of the spine; a plug's fields are named by its class."""
+    from dataclasses import fields
 
-    from headswap.config import GROUPS
-
-    def walk(node: Any, prefix: str) -> Iterator[str]:
-        for key in node:
-            yield prefix + str(key)
-            child = node._get_node(key)
-            if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
-                yield from walk(child, f"{prefix}{key}.")
+    from headswap.config import GROUPS, NODES
+    from headswap.spine import Config
 
     yield from GROUPS
-    default = _composed([], [])
-    OmegaConf.set_struct(default, False)
-    default.pop("hydra", None)
-    yield from (key for key in walk(default, "") if not key.startswith("study.arms."))
+    for field in fields(Config):
+        yield field.name
+        if field.name in NODES:
+            yield from (f"{field.name}.{key.name}" for key in fields(NODES[field.name]))
 
 
 def known_groups(config_dirs: Sequence[str | Path]) -> list[str]:

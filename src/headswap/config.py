@@ -26,7 +26,7 @@ from headswap.spine import Config, DataConfig, HardwareConfig, OutputConfig, Sta
 
 PLUG_GROUPS = {"task": Task, "body": Body, "head": Head, "strategy": Strategy}
 GROUPS = ("task", "body", "head", "strategy", "metric", "hardware", "study", "experiment")
-_NODES = {
+NODES = {
     "data": DataConfig,
     "train": TrainConfig,
     "hardware": HardwareConfig,
@@ -71,7 +71,7 @@ def from_dict(tree: dict[str, Any]) -> Config:
     """Make a Config of plain resolved containers; unknown keys are refused with the nearest known one."""
     _refuse_unknown(tree, Config, "")
     values = dict(tree)
-    for key, schema in _NODES.items():
+    for key, schema in NODES.items():
         if key in values:
             _refuse_unknown(values[key], schema, f"{key}.")
             values[key] = schema(**values[key])
