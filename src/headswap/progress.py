@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from headswap.launch import Job
 
 
 class Watch:
-    """Shows the events of jobs; a context manager. Its calls never raise into the run that it shows."""
+    """Shows the events of jobs; a context manager."""
 
     def __init__(self, total: int, console: Console | None = None) -> None:
         self.console = console or Console()
@@ -24,10 +24,9 @@ class Watch:
         self._bars: dict[str, Any] = {}
         self._progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(30 if total == 1 else 10),  # what is said beside it must fit into 80 columns
             MofNCompleteColumn(),
             TextColumn("{task.fields[said]}"),
-            TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
             console=self.console,
@@ -56,7 +55,7 @@ class Watch:
             self.console.print(ledger_table(event["table"]))
 
     def _train(self, job: Job, event: Mapping[str, Any]) -> None:
-        said = f"loss {event['loss']:.3f}  rate {event['learning_rate']:.1e}"
+        said = f"loss {event['loss']:.3f} rate {event['learning_rate']:.0e}"
         bar = self._bar(job, event["total"])
         self._progress.update(bar, completed=event["step"], said=said)
 
