@@ -23,6 +23,7 @@ import yaml
 from headswap.contracts import Body, Head, Metric, Strategy, Task
 from headswap.errors import ConfigError, nearest
 from headswap.spine import Config, DataConfig, HardwareConfig, OutputConfig, Stage, StudyConfig, TrainConfig, faults
+from headswap.typecheck import conform
 
 PLUG_GROUPS = {"task": Task, "body": Body, "head": Head, "strategy": Strategy}
 GROUPS = ("task", "body", "head", "strategy", "metric", "hardware", "study", "experiment")
@@ -189,14 +190,7 @@ def _plug_class(target: str, key: str, allowed: Sequence[str]) -> type:
 def _typed(cls: type, given: dict[str, Any], key: str) -> dict[str, Any]:
     """Return the values with the types that the fields ask for; a number in a text field is a fault, not a cast."""
     hints = get_type_hints(cls)
-    return {name: typed(value, hints[name], f"{key}.{name}") for name, value in given.items()}
-
-
-def typed(value: Any, hint: Any, key: str) -> Any:
-    """Check `value` against a field's type (str, int, float, bool, None, Any, list, tuple, dict, unions of them)."""
-    from headswap.typecheck import conform
-
-    return conform(value, hint, key)
+    return {name: conform(value, hints[name], f"{key}.{name}") for name, value in given.items()}
 
 
 def _members(contract: type) -> set[str]:

@@ -39,7 +39,7 @@ class Hardware:
         """Set the model's attention kernel and return its name.
 
         `auto` keeps the architecture's own choice (sdpa), but for short inputs on a CPU: with dropout sdpa has no fused
-        kernel there, and eager trains 1.25 to 1.5 times faster up to 128 tokens (docs/benchmarks.md).
+        kernel there, and eager trains 5 to 10 % faster up to 128 tokens (docs/benchmarks.md).
         """
         short_on_cpu = self.device.type == "cpu" and max_length <= 128
         wanted = ("eager" if short_on_cpu else None) if asked == "auto" else asked

@@ -9,7 +9,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import pyarrow
 import pyarrow.parquet
 
 from headswap import config as configuration
-from headswap.contracts import DataRequest, Scores, Splits
+from headswap.contracts import DataRequest, Metric, Scores, Splits
 from headswap.data import Batches, make_batches, pad_token_id
 from headswap.errors import ConfigError
 from headswap.evaluate import Judge
@@ -108,7 +108,7 @@ def run(config: Config, folder: RunFolder, report: Report) -> dict[str, Any]:
     if config.output.keep_model:
         save(model, tokenizer, folder / "model", card(config, ledger, scores["test"], rows_of(splits)["rows"]))
     clock.lap("save")
-    result = summary(config, (splits, ledger, progress, hardware), scores)
+    result = summary(plugs.metrics, (splits, ledger, progress, hardware), scores)
     result["seconds"] = {**clock.laps, "train": round(progress.seconds, 3), "total": clock.total}
     folder.finish(result)
     return result
@@ -147,11 +147,10 @@ def rows_of(splits: Splits) -> dict[str, dict[str, int]]:
 
 
 def summary(
-    config: Config, made: tuple[Splits, Ledger, Progress, Hardware], scores: Mapping[str, Scores]
+    metrics: Sequence[Metric], made: tuple[Splits, Ledger, Progress, Hardware], scores: Mapping[str, Scores]
 ) -> dict[str, Any]:
     """Return result.json without its timings."""
     splits, ledger, progress, hardware = made
-    metrics = configuration.build_plugs(config).metrics
     test = scores["test"]
     counts = ledger.summary()
     return {

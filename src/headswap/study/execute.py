@@ -89,7 +89,7 @@ def workers_of(config: Config) -> int:
     """Return how many runs go side by side: one a core with one thread each on a CPU, one at a time on a GPU.
 
     Several single-threaded runs finish sooner than one run with many threads: a small body's layers are too short to
-    share out (1.4 times on 2 cores, docs/benchmarks.md).
+    share out (1.2 times on 2 cores, docs/benchmarks.md).
     """
     study: StudyConfig = config.study
     if study.workers:
