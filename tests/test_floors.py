@@ -5,12 +5,12 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src" / "headswap"
 FLOORS = {
-    0: "__init__ errors seeds contracts spine typecheck config composition sources rows checks hub losses bodyfiles hashes",
+    0: "__init__ errors seeds contracts spine typecheck config composition placeholders confinement sources rows checks hub losses bodyfiles hashes durable stopping",
     1: "tasks bodies heads strategies metrics",
-    2: "data arrow_cache model architecture gates weights ledger hardware records",
-    3: "loop schedule evaluate modelcard",
-    4: "run worker warm",
-    5: "study predict export launch stages",
+    2: "data arrow_cache model bodyconfig architecture gates weights ledger hardware records",
+    3: "loop step checkpoint schedule evaluate modelcard",
+    4: "run worker warm elastic resume provenance",
+    5: "study predict export launch stages verify",
     6: "cli hydra_app overview progress __main__",
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}

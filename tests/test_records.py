@@ -49,7 +49,7 @@ def test_a_second_process_is_refused_with_the_first_ones_pid(tmp_path):
     process.start()
     assert held.wait(60)
     with (
-        pytest.raises(RunError, match=f"another process trains here \\(pid {process.pid} on "),
+        pytest.raises(RunError, match=f"another process trains here; found its lock \\(pid {process.pid} on "),
         RunFolder(tmp_path / "run").locked(),
     ):
         pass

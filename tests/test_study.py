@@ -234,7 +234,7 @@ def test_a_failed_run_is_excluded_with_its_reason_and_the_study_ends(study, tabl
     assert made.folder != study.folder
     record = records_of(made)["scratch", 20, 2]
     assert record["status"] == "failed"
-    assert "another process trains here (pid " in record["reason"]
+    assert "another process trains here; found its lock (pid " in record["reason"]
     comparison = json.loads((made.folder / "comparison.json").read_text())
     excluded = {(each["arm"], each["size"], each["seed"]): each["reason"] for each in comparison["excluded"]}
     assert set(excluded) == {("scratch", 20, 2), ("finetune", 20, 2)}

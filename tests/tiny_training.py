@@ -26,7 +26,7 @@ PLAIN = TrainConfig(batch_size=12, max_steps=6, learning_rate=1e-3, precision="f
 
 
 def hardware() -> Hardware:
-    return start(HardwareConfig("cpu", threads=1), "fp32")
+    return start(HardwareConfig("cpu", threads=1), TrainConfig(precision="fp32"))
 
 
 def encoded(count: int, labels: int = 3, seed: int = 0, name: str = "row") -> Encoded:

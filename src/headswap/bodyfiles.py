@@ -8,9 +8,12 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headswap.confinement import confined
 from headswap.errors import WeightsError, nearest
 from headswap.hashes import file_sha256
 
@@ -91,7 +94,9 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
         return (folder / WEIGHTS,)
     if not (folder / INDEX).is_file():
         return ()
-    files = [folder / name for name in sorted(set(read_json(folder / INDEX).get("weight_map", {}).values()))]
+    table = read_json(folder / INDEX).get("weight_map")
+    names = sorted({str(name) for name in table.values()}) if isinstance(table, dict) else []
+    files = [confined(folder, name, folder / INDEX, WeightsError) for name in names]
     absent = [file.name for file in files if not file.is_file()]
     if absent or not files:
         raise WeightsError(
@@ -114,8 +119,8 @@ def no_weights(folder: Path) -> str:
     return f"{folder}: {what}; found {others or 'none'}; {remedy}"
 
 
-def check_config(folder: Path) -> None:
-    """Refuse a folder without config.json, a quantised checkpoint, and code that would have to run from it."""
+def check_config(folder: Path, trusted: bool = False) -> None:
+    """Refuse a folder without config.json, a quantised checkpoint, and code that would have to run untrusted."""
     path = folder / "config.json"
     if not path.is_file():
         found = sorted(entry.name for entry in folder.iterdir())[:6] if folder.is_dir() else "no such folder"
@@ -129,16 +134,59 @@ def check_config(folder: Path) -> None:
         raise WeightsError(
             f"{path}: the checkpoint is quantised; found quantization_config ({method}); use the float original"
         )
+    check_code(folder, trusted)
     from transformers import CONFIG_MAPPING
 
     known = list(CONFIG_MAPPING.keys())
     kind = config.get("model_type")
-    if kind not in known:
-        code = "its code lies in the checkpoint (auto_map) and would run here" if "auto_map" in config else "unknown"
+    if kind not in known and "auto_map" not in config:
         raise WeightsError(
-            f"{path}: transformers does not have this architecture; found model_type {kind!r}: {code}; use a body of a "
-            f"model type that transformers knows{nearest(str(kind), known)}, or a newer transformers"
+            f"{path}: transformers does not have this architecture; found model_type {kind!r}: unknown; use a body of "
+            f"a model type that transformers knows{nearest(str(kind), known)}, or a newer transformers"
         )
+
+
+def check_code(folder: Path, trusted: bool, remedy: str = "body.trust_remote_code=true") -> None:
+    """Refuse a checkpoint whose own code would have to run, unless it is trusted and lies in the folder."""
+    if trusted:
+        code_files(folder)
+        return
+    config = read_json(folder / "config.json")
+    from transformers import CONFIG_MAPPING
+
+    kind = config.get("model_type")
+    if "auto_map" in config and kind not in list(CONFIG_MAPPING.keys()):
+        raise WeightsError(
+            f"{folder / 'config.json'}: transformers does not have this architecture; found model_type {kind!r}: its "
+            f"code lies in the checkpoint (auto_map) and would run here; {remedy} runs it, if you have read it and "
+            "trust who wrote it; else use a body of a model type that transformers knows"
+        )
+
+
+def code_files(folder: Path) -> tuple[Path, ...]:
+    """Return the Python files of a checkpoint that auto_map names: they run when it is loaded as trusted.
+
+    Raises:
+        WeightsError: it names code that lies elsewhere, such as in another repository, where nothing pins it.
+    """
+    found = []
+    for path in (folder / "config.json", folder / "tokenizer_config.json"):
+        for name in _class_names(read_json(path).get("auto_map")) if path.is_file() else ():
+            module, _, kind = str(name).rpartition(".")
+            if not (re.fullmatch(r"\w+", module) and kind.isidentifier()):
+                raise WeightsError(
+                    f"{path}: auto_map names code outside the checkpoint's folder; found {name!r}; copy that code into "
+                    "the folder and name it module.Class, if you trust it"
+                )
+            found.append(confined(folder, f"{module}.py", path, WeightsError))
+    return tuple(sorted(set(found)))
+
+
+def _class_names(table: Any) -> Iterator[Any]:
+    """Yield what auto_map gives: a name, or a pair of them for a slow and a fast tokenizer, or null."""
+    values = table.values() if isinstance(table, Mapping) else [table]
+    for value in values:
+        yield from (name for name in (value if isinstance(value, list) else [value]) if name is not None)
 
 
 def check_pin(folder: Path, files: tuple[Path, ...], expected: str) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from headswap import __version__
-from headswap.errors import ConfigError, HeadswapError, nearest
+from headswap.errors import ConfigError, HeadswapError, nearest, of_status
 
 HELP = f"""\
 headswap {__version__}: load a pretrained body, swap in a new head, fine-tune, and learn what the weights bought.
@@ -23,6 +23,9 @@ usage: headswap VERB [OVERRIDES] [FLAGS]
 verbs
   train [OVERRIDES]     fine-tune one run, or a sweep with -m
   compare [OVERRIDES]   train pretrained and random-init twins over paired seeds: verdict and report.html
+  resume RUN            go on with an unfinished run from its last saved state, to the bit
+  rerun RUN [--verify]  repeat a finished run from its folder; say the first value that differs
+  verify-resume [OVERRIDES]  train straight and in two halves, compare to the bit
   predict RUN           label texts with a finished run: --text "..." or --input FILE --output FILE
   report FOLDER         make a study's report again from its finished runs
   plan [OVERRIDES]      what would run: rows, labels, steps, parameters, folders; trains nothing
@@ -44,7 +47,8 @@ examples
   headswap compare task=tweets body=minilm study.sizes=[100,400,1600] study.seeds=10
   headswap train task=text task.source=reviews.csv task.text=[review] task.label=stars
 
-Exit codes: 0 done, 1 the run failed, 2 the input is wrong.
+Exit codes: 0 done, 1 the run failed, 2 the input is wrong, 75 stopped by a signal with its state saved: the same
+command goes on.
 """
 
 
@@ -150,14 +154,76 @@ def train(words: Sequence[str]) -> int:
             with Watch(1) as watch:
                 watch.console.print(f"{stage}: {job.folder.path}", markup=False, highlight=False, soft_wrap=True)
                 outcome = run_jobs([job], 1, watch)[0]
-            if not outcome.finished:
-                raise HeadswapError(outcome.error) if outcome.code != 2 else ConfigError(outcome.error)
-            _print_scores(job.folder.result(), outcome.reused)
+            _finished(outcome)
             folder = job.folder.path
         print(folder)
         return 0
 
     return composed("train", words, act)
+
+
+def resume(words: Sequence[str]) -> int:
+    """Go on with an unfinished run by its folder."""
+    from headswap.launch import run_jobs
+    from headswap.progress import Watch
+    from headswap.verify import job_in
+
+    folder = _only(words, "resume", "run folder")
+    job = job_in(folder)
+    with Watch(1) as watch:
+        outcome = run_jobs([job], 1, watch)[0]
+    _finished(outcome)
+    print(folder)
+    return 0
+
+
+def verify_resume(words: Sequence[str]) -> int:
+    """Train straight, train with a stop in the middle, and compare the two to the bit."""
+
+    def act(given: Any) -> int:
+        from headswap import verify
+        from headswap.progress import Watch
+
+        with Watch(2) as watch:
+            said = verify.verify_resume(given[0], watch)
+        return _compared(said)
+
+    return composed("verify-resume", words, act)
+
+
+def rerun(words: Sequence[str]) -> int:
+    """Repeat a finished run from its folder; with --verify, say the first value that differs."""
+    from headswap import verify
+    from headswap.progress import Watch
+
+    parser = _Parser(prog="headswap rerun", add_help=False, allow_abbrev=False)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--verify", action="store_true")
+    flags = parser.parse_intermixed_args(list(words))
+    with Watch(1) as watch:
+        job = verify.rerun(flags.run, watch)
+    if flags.verify:
+        return _compared(verify.compare_runs(flags.run, job.folder.path))
+    _print_scores(job.folder.result(), False)
+    print(job.folder.path)
+    return 0
+
+
+def _compared(said: Any) -> int:
+    print("\n".join(said.lines))
+    return 0 if said.same else 1
+
+
+def _only(words: Sequence[str], verb: str, what: str) -> Path:
+    if len(words) != 1:
+        raise ConfigError(f"headswap {verb}: needs one {what}; found {len(words)}; see headswap --help")
+    return Path(words[0])
+
+
+def _finished(outcome: Any) -> None:
+    if not outcome.finished:
+        raise of_status(outcome.status, outcome.code, outcome.error)
+    _print_scores(outcome.job.folder.result(), outcome.reused)
 
 
 def compare(words: Sequence[str]) -> int:
@@ -186,9 +252,7 @@ def report(words: Sequence[str]) -> int:
 
     from headswap.study import execute
 
-    if len(words) != 1:
-        raise ConfigError(f"headswap report: needs one study folder; found {len(words)}; see headswap --help")
-    found = execute.remake(Path(words[0]))
+    found = execute.remake(_only(words, "report", "study folder"))
     execute.show(found, Console())
     print(found.folder)
     return 0
@@ -280,6 +344,9 @@ def _print_scores(result: dict[str, Any], reused: bool) -> None:
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
     "compare": compare,
+    "resume": resume,
+    "rerun": rerun,
+    "verify-resume": verify_resume,
     "predict": predict,
     "list": list_options,
     "show": show,

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from headswap.errors import ConfigError, nearest
+from headswap.placeholders import looks_secret, names_in, placeholder, plain_key_fault
 
 CONFIG_NAME = "config"
 
@@ -32,10 +34,31 @@ def compose_node(overrides: Sequence[str], config_dirs: Sequence[str | Path]) ->
     register_spine()
     GlobalHydra.instance().clear()
     try:
-        config = _composed(overrides, config_dirs)
-        return resolved(config, config.hydra.runtime.choices, OmegaConf)
+        with secrets_kept():
+            config = _composed(overrides, config_dirs)
+            return resolved(config, config.hydra.runtime.choices, OmegaConf)
     finally:
         GlobalHydra.instance().clear()
+
+
+@contextmanager
+def secrets_kept() -> Iterator[None]:
+    """Leave `${oc.env:NAME}` as it is inside, where NAME reads as a secret's; other variables resolve as ever."""
+    from omegaconf import OmegaConf
+    from omegaconf.basecontainer import BaseContainer
+    from omegaconf.resolvers import oc
+
+    def env(name: str, *default: Any) -> Any:
+        secret = isinstance(name, str) and looks_secret(name)
+        return placeholder(name, *default) if secret else oc.env(name, *default)
+
+    # What stood there comes back: it may be a user's own resolver, or ours where a sweep's job composes again.
+    before = BaseContainer._resolvers["oc.env"]
+    OmegaConf.register_new_resolver("oc.env", env, replace=True)
+    try:
+        yield
+    finally:
+        BaseContainer._resolvers["oc.env"] = before
 
 
 def resolved(config: Any, choices: Any, omegaconf: Any) -> dict[str, Any]:
@@ -48,7 +71,10 @@ def resolved(config: Any, choices: Any, omegaconf: Any) -> dict[str, Any]:
     try:
         tree = omegaconf.to_container(config, resolve=True, throw_on_missing=False)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key or 'config'}: cannot be resolved; {_line(error)}; correct it") from error
+        key = error.full_key or "config"
+        if secret := next(names_in(str(error)), None):  # a number was wanted
+            raise ConfigError(plain_key_fault(key, secret)) from error
+        raise ConfigError(f"{key}: cannot be resolved; {_line(error)}; correct it") from error
     tree["choices"] = {group: option for group, option in named.items() if group != "hydra"}
     return tree
 
@@ -120,16 +146,20 @@ def unknown_key(key: str) -> str:
 
 def known_keys() -> Iterator[str]:
     """Yield the groups and the dotted keys of the spine; a plug's fields are named by its class."""
-    from dataclasses import fields
-
-    from headswap.config import GROUPS, NODES
+    from headswap.config import GROUPS
     from headswap.spine import Config
 
     yield from GROUPS
-    for field in fields(Config):
-        yield field.name
-        if field.name in NODES:
-            yield from (f"{field.name}.{key.name}" for key in fields(NODES[field.name]))
+    yield from _keys_of(Config)
+
+
+def _keys_of(schema: type, prefix: str = "") -> Iterator[str]:
+    from dataclasses import fields, is_dataclass
+
+    for field in fields(schema):
+        yield prefix + field.name
+        if isinstance(field.default_factory, type) and is_dataclass(field.default_factory):
+            yield from _keys_of(field.default_factory, f"{prefix}{field.name}.")
 
 
 def known_groups(config_dirs: Sequence[str | Path]) -> list[str]:

@@ -22,7 +22,19 @@ import yaml
 
 from headswap.contracts import Body, Head, Metric, Strategy, Task
 from headswap.errors import ConfigError, nearest
-from headswap.spine import Config, DataConfig, HardwareConfig, OutputConfig, Stage, StudyConfig, TrainConfig, faults
+from headswap.placeholders import conceal, reveal
+from headswap.placeholders import faults as secret_faults
+from headswap.spine import (
+    Config,
+    DataConfig,
+    HardwareConfig,
+    OutputConfig,
+    SaveConfig,
+    Stage,
+    StudyConfig,
+    TrainConfig,
+    faults,
+)
 from headswap.typecheck import conform
 
 PLUG_GROUPS = {"task": Task, "body": Body, "head": Head, "strategy": Strategy}
@@ -76,17 +88,29 @@ def from_dict(tree: dict[str, Any]) -> Config:
         if key in values:
             _refuse_unknown(values[key], schema, f"{key}.")
             values[key] = schema(**values[key])
+    saving = values["train"].save_every if "train" in values else None
+    if isinstance(saving, dict):
+        _refuse_unknown(saving, SaveConfig, "train.save_every.")
+        values["train"].save_every = SaveConfig(**saving)
     values["stages"] = [stage if isinstance(stage, Stage) else Stage(**stage) for stage in values.get("stages", [])]
     return Config(**values)
 
 
 def checked(config: Config) -> Config:
     """Return `config` with every field of its plugs written out; raise all its faults at once if there are any."""
-    found = [*faults(config), *_plug_faults(config)]
+    found = [*secret_faults(_plain_keys(config)), *faults(config), *_plug_faults(config)]
     if found:
         raise ConfigError("\n".join(found))
-    nodes = {group: completed(getattr(config, group)) for group in PLUG_GROUPS}
-    return dataclasses.replace(config, **nodes, metric={name: completed(node) for name, node in config.metric.items()})
+    nodes = {group: completed(getattr(config, group), config.plugins) for group in PLUG_GROUPS}
+    metric = {name: completed(node, config.plugins) for name, node in config.metric.items()}
+    return dataclasses.replace(config, **nodes, metric=metric)
+
+
+def _plain_keys(config: Config) -> dict[str, Any]:
+    """Return the spine without what a plug's fields may come from; a secret has no place in it."""
+    tree = to_dict(config)
+    tree["study"].pop("arms")
+    return {key: value for key, value in tree.items() if key not in (*PLUG_GROUPS, "metric", "stages")}
 
 
 def overlay(config: Config, changes: dict[str, Any], where: str) -> Config:
@@ -143,7 +167,10 @@ def build(node: Any, key: str, contract: type, allowed: Sequence[str] = ()) -> A
     unset = missing + [name for name, value in given.items() if value == "???" and name not in missing]
     if unset:
         raise ConfigError("\n".join(f"{key}.{name}: needs a value; found none; set {key}.{name}=..." for name in unset))
-    plug = cls(**_typed(cls, given, key))
+    try:
+        plug = cls(**_typed(cls, reveal(given, key), key))
+    except ConfigError as error:
+        raise ConfigError(conceal(str(error), given)) from None
     if not isinstance(plug, contract):
         lacking = sorted(name for name in _members(contract) if not hasattr(plug, name))
         raise ConfigError(
@@ -153,9 +180,9 @@ def build(node: Any, key: str, contract: type, allowed: Sequence[str] = ()) -> A
     return plug
 
 
-def completed(node: dict[str, Any]) -> dict[str, Any]:
+def completed(node: dict[str, Any], allowed: Sequence[str] = ()) -> dict[str, Any]:
     """Return a plug's node with the defaults of the fields that it leaves out, in the fields' order."""
-    cls = _plug_class(node["_target_"], "", [node["_target_"].rpartition(".")[0]])
+    cls = _plug_class(node["_target_"], "", allowed)
     whole: dict[str, Any] = {"_target_": node["_target_"]}
     for field in dataclasses.fields(cls):
         if field.name in node:
@@ -168,9 +195,10 @@ def completed(node: dict[str, Any]) -> dict[str, Any]:
     return whole
 
 
-def _plug_class(target: str, key: str, allowed: Sequence[str]) -> type:
+def _plug_class(target: Any, key: str, allowed: Sequence[str]) -> type:
     packages = ("headswap", *allowed)
-    if not any(target.startswith(package + ".") for package in packages):
+    dotted = isinstance(target, str) and all(part.isidentifier() for part in target.split("."))
+    if not dotted or not _within(target.rpartition(".")[0], packages):  # before anything is imported
         raise ConfigError(
             f"{key}._target_: only classes of {', '.join(packages)} may be named; found {target}; "
             f"add its package to plugins=[...] if you trust it"
@@ -180,11 +208,15 @@ def _plug_class(target: str, key: str, allowed: Sequence[str]) -> type:
         cls = getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"{key}._target_: cannot be imported; found {target} ({error}); check the name") from error
-    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)) or not cls.__module__.startswith(packages):
+    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)) or not _within(cls.__module__, packages):
         raise ConfigError(
             f"{key}._target_: must be a dataclass of {', '.join(packages)}; found {target}; name its class"
         )
     return cls
+
+
+def _within(name: str, packages: Sequence[str]) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
 def _typed(cls: type, given: dict[str, Any], key: str) -> dict[str, Any]:
@@ -230,11 +262,22 @@ def dump(config: Config) -> str:
 
 
 def load(path: Path) -> Config:
-    """Read a config.yaml written by `save`. Raises ConfigError naming the file."""
+    """Read a config.yaml that holds what `dump` made. Raises ConfigError naming the file."""
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+        return read(path.read_text(encoding="utf-8"), str(path))
+    except OSError as error:
         raise ConfigError(f"{path}: cannot be read as a configuration; found {error}; remake the run") from error
+
+
+def read(text: str, where: str) -> Config:
+    """Return the configuration that `dump` made a text of; `where` is what an error calls it."""
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        found = " ".join(str(error).split())
+        raise ConfigError(f"{where}: cannot be read as a configuration; found {found}; remake the run") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{where}: not a configuration; found {type(tree).__name__}; remake the run")
     return from_dict(tree)
 
 
@@ -250,5 +293,6 @@ def identity(config: Config, content: dict[str, Any]) -> str:
     tree = to_dict(config)
     for key in ("name", "seed", "run", "plugins", "hardware", "output", "study", "stages", "choices"):
         tree.pop(key)
+    tree["train"].pop("save_every")  # saving changes no bit of the result
     tree |= {"seed": config.seed, "content": content, "version": __version__}
     return hashlib.sha256(json.dumps(tree, sort_keys=True, default=str).encode()).hexdigest()[:8]

@@ -130,6 +130,8 @@ class BodyFiles:
     """The safetensors files, in order; empty only for `init: random` of a source that has none."""
     origin: str
     """The source as a person would cite it: hub id and revision, package and path, or folder."""
+    code: tuple[Path, ...] = ()
+    """The checkpoint's own Python files, which run when it is loaded; empty unless the user trusts them."""
 
 
 @runtime_checkable
@@ -156,6 +158,10 @@ class Body(Protocol):
         ...
 
     def tokenizer(self) -> PreTrainedTokenizerBase: ...
+
+    def notices(self) -> list[str]:
+        """Return what a person must be told before this body is used, such as whose code runs."""
+        ...
 
 
 @dataclass(frozen=True)

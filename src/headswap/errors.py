@@ -7,13 +7,15 @@ line prints that line and exits with `exit_code`; anything that is not one of th
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 class HeadswapError(Exception):
-    """A fault with a remedy. `exit_code` is what the command line ends with."""
+    """A fault with a remedy. `exit_code` is what the command line ends with, `status` what run.json says of the run."""
 
     exit_code = 1
+    status = "failed"
 
 
 class ConfigError(HeadswapError):
@@ -38,6 +40,40 @@ class RunError(HeadswapError):
     """A run started and failed, or its folder cannot be used."""
 
     exit_code = 1
+
+
+class DamagedError(RunError):
+    """A file of a run is not what was written: cut off, changed or gone."""
+
+
+class OutOfMemory(RunError):
+    """The device's memory does not hold a micro-batch."""
+
+    status = "out of memory"
+
+
+class Diverged(RunError):
+    """The loss or the gradient is NaN or infinite. `facts` is what diverged.json records of the step."""
+
+    status = "diverged"
+
+    def __init__(self, message: str, facts: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.facts = dict(facts or {})
+
+
+class Stopped(RunError):
+    """A run was asked to stop, by a signal for one, and its state is saved: the same command goes on from there."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: try again
+    status = "stopped"
+
+
+def of_status(status: str, code: int, message: str) -> HeadswapError:
+    """Return the error that another process ended with."""
+    kinds = (Diverged, OutOfMemory, Stopped)
+    other = ConfigError if code == ConfigError.exit_code else RunError
+    return next((kind for kind in kinds if kind.status == status), other)(message)
 
 
 def nearest(name: str, choices: Iterable[str], count: int = 3) -> str:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from headswap.contracts import LossFunction, Metric, Scores, Task
-from headswap.errors import RunError
-from headswap.hardware import Hardware
+from headswap.errors import OutOfMemory, RunError, Stopped
+from headswap.hardware import Hardware, is_out_of_memory
+from headswap.stopping import Stop
 
 if TYPE_CHECKING:
     from headswap.data import Batches
@@ -27,12 +28,15 @@ class Judge:
     metrics: Sequence[Metric]
     label_count: int
     hardware: Hardware
+    stop: Stop = field(default_factory=Stop)
+    find_batch_size: bool = False
 
     def score(self, model: torch.nn.Module, split: str) -> Scores:
         """Score `model`, already placed by the hardware, on a split; it is left in evaluation mode.
 
         Raises:
             RunError: an example was scored twice or not at all, or a score is not a number.
+            Stopped: somebody asked for it; only where one process computes, since all would have to leave together.
         """
         indices, logits, loss = self._forward(model, split)
         encoded = self.batches.of(split)
@@ -58,16 +62,40 @@ class Judge:
         mine = self.batches.evaluation(split)[self.hardware.rank :: self.hardware.world]
         with torch.inference_mode():
             for rows in mine:
-                batch = self.hardware.move(self.batches.collate(split, rows))
-                inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-                output = model(**inputs).logits.float()
-                totals += torch.tensor(
-                    [float(self.loss(output, batch)), float(self.loss.weight(batch))], dtype=torch.float64
-                )
-                indices.append(rows)
-                logits.append(output.cpu())
+                if self.stop.reason and self.hardware.world == 1:
+                    raise Stopped(f"stopped by {self.stop.reason} while {split} was scored")
+                for part, output, sums in self._passes(model, split, rows):
+                    totals += sums
+                    indices.append(part)
+                    logits.append(output)
         parts = self.hardware.gather((indices, logits, totals))
         rows = np.concatenate([row for part in parts for row in part[0]])
         values = torch.cat([value for part in parts for value in part[1]]).numpy()
         summed = sum((part[2] for part in parts), torch.zeros(2, dtype=torch.float64))
         return rows, values, float(summed[0] / summed[1])
+
+    def _passes(
+        self, model: torch.nn.Module, split: str, rows: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, torch.Tensor, torch.Tensor]]:
+        """Yield rows, their logits, and the sums of loss and weight; in halves where memory does not hold all."""
+        try:
+            batch = self.hardware.move(self.batches.collate(split, rows))
+            inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+            output = model(**inputs).logits.float()
+            sums = [float(self.loss(output, batch)), float(self.loss.weight(batch))]
+            done = (rows, output.cpu(), torch.tensor(sums, dtype=torch.float64))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if not self.find_batch_size or len(rows) == 1:
+                raise OutOfMemory(
+                    f"train.eval_batch_size: does not fit into memory; found {len(rows)} examples a pass "
+                    f"({str(error).splitlines()[0]}); set a smaller one, or train.find_batch_size=true"
+                ) from error
+            done = None
+        if done is not None:
+            yield done
+            return
+        self.hardware.free_cache()
+        for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
+            yield from self._passes(model, split, half)

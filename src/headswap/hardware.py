@@ -7,6 +7,7 @@ schedule, accumulation, the data order and checkpoints are the loop's, because a
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,10 +15,10 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, gather_object
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, gather_object
 
 from headswap.errors import ConfigError, RunError
-from headswap.spine import HardwareConfig
+from headswap.spine import HardwareConfig, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,11 @@ class Hardware:
     def rank(self) -> int:
         return self.accelerator.process_index
 
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self.accelerator.is_main_process
+
     def prepare(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
         return self.accelerator.prepare(model, optimizer)
 
@@ -103,6 +109,41 @@ class Hardware:
         """Return every process's `value`, in rank order."""
         return [value] if self.world == 1 else gather_object([value])
 
+    def any(self, *flags: bool) -> list[bool]:
+        """Return which flags are set on any process; all processes get the same answer."""
+        if self.world == 1:
+            return list(flags)
+        return [bool(count) for count in self.sum(torch.tensor(flags, dtype=torch.float32, device=self.device))]
+
+    def from_first(self, value: Any) -> Any:
+        """Return rank 0's `value` on every process; the others' are ignored."""
+        return self.gather(value)[0]
+
+    def wait(self) -> None:
+        """Wait until every process has come here."""
+        self.accelerator.wait_for_everyone()
+
+    @property
+    def scale(self) -> dict[str, Any] | None:
+        """The state of fp16's loss scaler, None where nothing is scaled."""
+        scaler = self.accelerator.scaler
+        return None if scaler is None else dict(scaler.state_dict())
+
+    def set_scale(self, state: dict[str, Any] | None) -> None:
+        if self.accelerator.scaler is not None and state:
+            self.accelerator.scaler.load_state_dict(state)
+
+    def free_cache(self) -> None:
+        """Give cached memory back to the device, after it ran out."""
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def end(self) -> None:
+        """Leave the process group, so that the others need not wait for a timeout."""
+        if self.world > 1:
+            self.accelerator.end_training()
+
     def release(self) -> None:
         """Forget what `prepare` wrapped, so that a phase's optimizer state is freed."""
         self.accelerator.free_memory()
@@ -123,19 +164,25 @@ class Hardware:
         }
 
 
-def start(config: HardwareConfig, precision: str) -> Hardware:
+def start(config: HardwareConfig, train: TrainConfig) -> Hardware:
     """Take the device. Raises ConfigError when it is not there, RunError when processes were silently dropped."""
     device = _device(config.device)
     threads = config.threads or int(os.environ.get("HEADSWAP_THREADS", "0"))
     if threads:
         torch.set_num_threads(threads)
-    chosen = choose_precision(precision, device)
+    chosen = choose_precision(train.precision, device)
+    if train.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+        torch.use_deterministic_algorithms(True)
     if device == "cpu":
         os.environ["ACCELERATE_USE_CPU"] = "true"
     accelerator = Accelerator(
         cpu=device == "cpu",
         mixed_precision={"fp32": "no"}.get(chosen.name, chosen.name),
         step_scheduler_with_optimizer=False,
+        # It also keeps DDP from regrouping its buckets after the first step: the order of a sum over three and more
+        # processes hangs on the grouping, and a resumed run would sum its first step in another order.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != world:
@@ -146,6 +193,14 @@ def start(config: HardwareConfig, precision: str) -> Hardware:
     if accelerator.distributed_type not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
         raise RunError(f"hardware: {accelerator.distributed_type} is not supported yet; use one process or plain DDP")
     return Hardware(accelerator, chosen)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that the device's memory, or the machine's, is used up."""
+    said = ("can't allocate memory", "not enough memory", "out of memory")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in said)
+    )
 
 
 def choose_precision(asked: str, device: str) -> Precision:

@@ -28,6 +28,12 @@ _QUIET = (
     "hydra/job_logging=disabled",
     "hydra/hydra_logging=disabled",
 )
+# What Hydra would make objects of, or set before our checks. A group's file can bring it along unseen.
+_FORBIDDEN = (
+    "callbacks",
+    "job.env_set",
+    *(f"{log}.{part}" for log in ("hydra_logging", "job_logging") for part in ("handlers", "formatters", "filters")),
+)
 
 
 def multirun(
@@ -42,7 +48,27 @@ def multirun(
         return task(composition.resolved(node, job.runtime.choices, OmegaConf), list(job.overrides.task))
 
     given = [*_QUIET, *composition.forced(overrides)]
-    _hydra(config_dirs, overrides, lambda app: app.multirun(composition.CONFIG_NAME, one, given, False))
+
+    def sweep(app: Any) -> None:
+        load = app.config_loader.load_configuration
+        # Every job loads its own configuration, and its overrides may name files that the first one does not.
+        app.config_loader.load_configuration = lambda *words, **named: _harmless(load(*words, **named))
+        app.multirun(composition.CONFIG_NAME, one, given, False)
+
+    _hydra(config_dirs, overrides, sweep)
+
+
+def _harmless(config: Any) -> Any:
+    """Refuse a configuration that would have Hydra itself make objects of any class, or change the environment."""
+    from omegaconf import OmegaConf
+
+    for key in _FORBIDDEN:
+        if found := OmegaConf.select(config, f"hydra.{key}"):
+            named = ", ".join(map(str, found))
+            raise ConfigError(
+                f"hydra.{key}: not served, because it can run code; found {named}; remove it from the configuration"
+            )
+    return config
 
 
 def show_config(kind: str, flags: argparse.Namespace) -> None:
@@ -109,7 +135,8 @@ def _hydra(config_dirs: Sequence[str], overrides: Sequence[str], act: Callable[[
     GlobalHydra.instance().clear()
     handlers, level = list(logging.root.handlers), logging.root.level  # Hydra sets up logging for the whole process
     try:
-        act(Hydra.create_main_hydra2(task_name="headswap", config_search_path=path))
+        with composition.secrets_kept():
+            act(Hydra.create_main_hydra2(task_name="headswap", config_search_path=path))
     except HeadswapError:
         raise
     except (HydraException, OmegaConfBaseException) as error:

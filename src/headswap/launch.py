@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
@@ -18,29 +19,38 @@ from pathlib import Path
 from typing import Any
 
 from headswap import config as configuration
-from headswap.errors import ConfigError, HeadswapError, RunError
-from headswap.records import RunFolder, write_text
+from headswap.errors import ConfigError, HeadswapError, Stopped, of_status
+from headswap.records import RunFolder
 from headswap.spine import Config
+from headswap.stopping import Relay
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run to do: its configuration and its folder. `title` is what progress lines call it."""
+    """One run to do: its configuration and its folder. `title` is what progress lines call it.
+
+    `stop_at`: save and stop after so many optimizer steps.
+    """
 
     config: Config
     folder: RunFolder
     title: str = "run"
+    stop_at: int | None = None
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended. `reused`: the folder was finished before. `error` is one line, empty when finished."""
+    """How a job ended. `reused`: the folder was finished before. `error` is empty when it finished.
+
+    `status` of one that did not: failed, diverged, out of memory, stopped.
+    """
 
     job: Job
     finished: bool
     reused: bool = False
     error: str = ""
     code: int = 0
+    status: str = ""
 
 
 OnEvent = Callable[[Job, Mapping[str, Any]], None]
@@ -73,7 +83,8 @@ def train(config: Config, on_event: OnEvent | None = None) -> Path:
 
     Raises:
         ConfigError: the configuration is a chain of stages.
-        RunError: the run failed; the message is its last line.
+        Stopped: a signal came; the state is saved.
+        HeadswapError: the run failed; the message is its last line.
     """
     if config.stages:
         raise ConfigError(
@@ -81,15 +92,20 @@ def train(config: Config, on_event: OnEvent | None = None) -> Path:
         )
     outcome = run_jobs([job_of(config)], 1, on_event or _ignore)[0]
     if not outcome.finished:
-        raise RunError(outcome.error)
+        raise of_status(outcome.status, outcome.code, outcome.error)
     return outcome.job.folder.path
 
 
 def run_jobs(jobs: Sequence[Job], workers: int, on_event: OnEvent) -> list[Outcome]:
     """Run jobs in children, `workers` at a time, and return their outcomes in order; failures do not raise.
 
-    A job whose folder is finished is not run again unless `output.reuse` is false.
+    A job whose folder is finished is not run again unless `output.reuse` is false; an unfinished one goes on from its
+    last saved state. An `on_event` that throws is left out from then on.
+
+    Raises:
+        Stopped: a signal came; what was running has saved its state.
     """
+    on_event = _shielded(on_event)
     outcomes: dict[int, Outcome] = {}
     waiting: list[int] = []
     first = {job.folder.path: index for index, job in reversed(list(enumerate(jobs)))}
@@ -122,7 +138,7 @@ def warm_server(jobs: Sequence[Job]) -> Any:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     kinds = {_model_type(config) for config in _distinct_bodies(jobs)}
     os.environ["HEADSWAP_WARM"] = ",".join(sorted(filter(None, kinds)))
-    os.environ["HEADSWAP_WARM_DATA"] = str((jobs[0].folder / "config.yaml").absolute())
+    os.environ["HEADSWAP_WARM_DATA"] = configuration.dump(jobs[0].config)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["headswap.warm"])
     return context
@@ -140,8 +156,10 @@ def _drain(
     outcomes: dict[int, Outcome] = {}
     running: dict[int, _Child] = {}
     queue = list(waiting)
-    with _children_end(running):
+    with _children_end(running), Relay(lambda: [child.process for child in running.values()]) as signals:
         while queue or running:
+            if signals.asked:
+                queue.clear()
             while queue and len(running) < workers:
                 index = queue.pop(0)
                 running[index] = _start(context, jobs[index], threads)
@@ -149,20 +167,27 @@ def _drain(
             wait([child.connection for child in running.values()], timeout=0.5)
             for index, child in list(running.items()):
                 if _listen(child, on_event):
-                    outcomes[index] = _ended(child)
+                    outcomes[index] = _ended(child, signals.asked)
                     on_event(child.job, {"kind": "ended", "outcome": outcomes[index]})
                     del running[index]
+    if signals.asked:
+        done = sum(outcome.finished for outcome in outcomes.values())
+        said = [outcome.error for outcome in outcomes.values() if outcome.code == Stopped.exit_code]
+        raise Stopped(
+            f"{said[0]}"
+            if len(jobs) == 1 and said
+            else f"stopped by {signals.asked}: {done} of {len(waiting)} runs "
+            f"finished, {len(said)} saved in the middle; the same command goes on from there"
+        )
     return outcomes
 
 
 def _start(context: Any, job: Job, threads: int | None) -> _Child:
-    from headswap.worker import work
+    from headswap.worker import Order, work
 
-    job.folder.path.mkdir(parents=True, exist_ok=True)
-    (job.folder / "result.json").unlink(missing_ok=True)
-    write_text(job.folder / "config.yaml", configuration.dump(job.config))
+    order = Order(configuration.dump(job.config), threads, not job.config.output.reuse, job.stop_at)
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=work, args=(str(job.folder.path), threads, sender), daemon=True)
+    process = context.Process(target=work, args=(str(job.folder.path), order, sender), daemon=True)
     process.start()
     sender.close()
     return _Child(job, process, receiver)
@@ -183,12 +208,16 @@ def _listen(child: _Child, on_event: OnEvent) -> bool:
     return False
 
 
-def _ended(child: _Child) -> Outcome:
+def _ended(child: _Child, asked: str) -> Outcome:
     child.connection.close()
     if child.last.get("kind") == "finished":
         return Outcome(child.job, True)
     if child.last:
-        return Outcome(child.job, False, error=child.last["error"], code=child.last["code"])
+        last = child.last
+        return Outcome(child.job, False, error=last["error"], code=last["code"], status=last["status"])
+    if asked and child.process.exitcode == -signal.SIGTERM:  # it had not begun to listen
+        error = f"{child.job.folder.path}: stopped by {asked} before it began; the same command starts it"
+        return Outcome(child.job, False, error=error, code=Stopped.exit_code, status=Stopped.status)
     error = _death(child.process.exitcode, child.job)
     with contextlib.suppress(HeadswapError):  # it could not say so itself
         child.job.folder.note(status="failed", error=error)
@@ -227,6 +256,22 @@ def _model_type(config: Config) -> str | None:
     except (HeadswapError, OSError, ValueError):
         return None  # the child will say what is wrong
     return str(found.get("model_type", ""))
+
+
+def _shielded(on_event: OnEvent) -> OnEvent:
+    """Return `on_event` so that a display that throws costs its lines, not the runs."""
+    broken: list[str] = []
+
+    def tell(job: Job, event: Mapping[str, Any]) -> None:
+        if broken:
+            return
+        try:
+            on_event(job, event)
+        except Exception as error:  # noqa: BLE001 (whatever a display throws, the runs are worth more)
+            broken.append(str(error))
+            print(f"headswap: the display failed; runs go on without it: {error!r}", file=sys.stderr)
+
+    return tell
 
 
 def _ignore(job: Job, event: Mapping[str, Any]) -> None:

@@ -1,34 +1,52 @@
-"""The training loop, the only one: phases, steps, accumulation, evaluation, best weights. Floor 3.
+"""The training loop, the only one: phases, steps, evaluation, best weights, saves and stops. Floor 3.
 
-    fit() -> for each phase: train_phase() -> for each step: step() -> (at its marks) evaluate()
+    fit() -> for each phase: train_phase() -> for each step: train_step() -> boundary() -> (at its marks) evaluate()
 
-Every random number of a step comes from a stream keyed by (seed, step, micro-step, rank), so a step does not depend on
-how the run got there. The loss of a step is the sum over its window divided by the window's weight, whatever the number
-of micro-batches or processes: accelerate's `accumulate` divides by the nominal count even in a short last window.
+A boundary is the moment after an optimizer step. Only there is a state saved or a run stopped, and all processes
+decide it together; an evaluation that the state has not seen yet is made up for when the run goes on.
 """
 
 from __future__ import annotations
 
-import math
-import time
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
+from headswap.checkpoint import Checkpoints, State, fill_optimizer, load, optimizer_tensors
 from headswap.contracts import LossFunction, Metric, Phase, Scores
-from headswap.errors import RunError
+from headswap.errors import RunError, Stopped
 from headswap.hardware import Hardware
 from headswap.schedule import evaluation_steps, parameter_groups, rate_factor, spans, total_steps, trainable
 from headswap.seeds import Seeds
 from headswap.spine import TrainConfig
+from headswap.step import train_step
+from headswap.stopping import Stop
 
 if TYPE_CHECKING:
     from headswap.data import Batches
 
 Report = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Keeper:
+    """What outlives the process: where states go, who may ask for a stop, and the state to start from.
+
+    Args:
+        facts: what a state must agree with to be gone on from: the data's fingerprint, versions.
+        settle: puts metrics.jsonl on the disk and returns how many lines it has.
+        resume: a checkpoint folder, None to start afresh.
+    """
+
+    checkpoints: Checkpoints | None = None
+    stop: Stop = field(default_factory=Stop)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    settle: Callable[[], int] = lambda: 0
+    resume: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +70,7 @@ class Training:
     train: TrainConfig
     seeds: Seeds
     report: Report
+    keeper: Keeper = field(default_factory=Keeper)
 
 
 @dataclass
@@ -60,29 +79,40 @@ class Progress:
 
     total: int
     step: int = 0
+    evaluated: int = 0
     examples: int = 0
     seconds: float = 0.0
     best_step: int = 0
-    best: tuple[float, float] = (-math.inf, -math.inf)
-    best_weights: dict[str, torch.Tensor] = field(default_factory=dict)
+    best: tuple[float, float] | None = None
+    best_weights: dict[str, torch.Tensor] = field(default_factory=dict, repr=False)
     since_best: int = 0
     trainable: int = 0
+    micro_batch_size: int | None = None
     stopped_early: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it without the weights, as JSON can hold it."""
+        return {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "best_weights"}
 
 
 def fit(model: torch.nn.Module, training: Training) -> Progress:
     """Train `model` in place, through all phases; it ends with the weights that `train.keep` asks for.
 
     Raises:
-        RunError: the loss or the gradient became NaN or Inf; the weights are as before that step.
+        Diverged: the loss or the gradient became NaN or Inf; the weights are as before that step.
+        Stopped: somebody asked for it; the state is saved.
     """
-    train = training.train
-    progress = Progress(total_steps(train, training.batches.steps_per_epoch))
-    marks = set(evaluation_steps(train, progress.total))
-    for phase, (first, last) in zip(training.phases, spans(training.phases, progress.total), strict=True):
-        train_phase(model, phase, range(first, last), training, (progress, marks))
-        if progress.stopped_early:
-            break
+    train, keeper = training.train, training.keeper
+    total = total_steps(train, training.batches.steps_per_epoch)
+    progress, state = _start(model, training, total)
+    marks = set(evaluation_steps(train, total))
+    with keeper.stop.patiently():
+        for phase, (first, last) in zip(training.phases, spans(training.phases, total), strict=True):
+            due = progress.step in marks and progress.evaluated < progress.step == last
+            if progress.step < last or due:
+                train_phase(model, (phase, first, last), training, (progress, marks), state)
+            if progress.stopped_early:
+                break
     if train.keep == "best" and progress.best_step != progress.step:
         model.load_state_dict(progress.best_weights, strict=False)
     progress.best_weights = {}
@@ -90,10 +120,14 @@ def fit(model: torch.nn.Module, training: Training) -> Progress:
 
 
 def train_phase(
-    model: torch.nn.Module, phase: Phase, steps: range, training: Training, state: tuple[Progress, set[int]]
+    model: torch.nn.Module,
+    span: tuple[Phase, int, int],
+    training: Training,
+    going: tuple[Progress, set[int]],
+    state: State | None = None,
 ) -> None:
-    """Train one phase: its weights move, its schedule starts anew, its optimizer is its own."""
-    progress, marks = state
+    """Train one phase from where `progress` stands: its weights move, its schedule and its optimizer are its own."""
+    (phase, first, last), (progress, marks) = span, going
     weights = {training.roles[name]: weight for name, weight in model.named_parameters()}
     factors = trainable(phase, list(weights))
     for role, weight in weights.items():
@@ -101,16 +135,23 @@ def train_phase(
     progress.trainable = max(progress.trainable, sum(weights[role].numel() for role in factors))
     optimizer = torch.optim.AdamW(parameter_groups(weights, factors, training.train), fused=True)
     prepared, optimizer = training.hardware.prepare(model, optimizer)
+    if state is not None and first < state.step < last:
+        names = _names(model)
+        order = [names[weight] for group in optimizer.param_groups for weight in group["params"]]
+        fill_optimizer(optimizer, order, state.optimizer)
+    if progress.step in marks and progress.evaluated < progress.step:  # the state was saved before it was judged
+        evaluate(model, optimizer, training, progress)
     body_moves = any(role.startswith("body.") for role in factors)
-    for step in steps:
-        if not prepared.training or step == steps.start:
-            _train_mode(prepared, model, body_moves)
-        factor = rate_factor(step - steps.start, len(steps), training.train)
+    for step in range(progress.step, last) if not progress.stopped_early else ():
+        _train_mode(prepared, model, body_moves)
+        factor = rate_factor(step - first, last - first, training.train)
         for group in optimizer.param_groups:
             group["lr"] = training.train.learning_rate * group["factor"] * factor
         train_step(prepared, optimizer, step, training, progress)
+        boundary(model, optimizer, training, progress)
         if progress.step in marks:
-            evaluate(prepared, model, training, progress)
+            evaluate(model, optimizer, training, progress)
+            boundary(model, optimizer, training, progress)
             if progress.stopped_early:
                 break
     training.hardware.plain(prepared)
@@ -118,61 +159,64 @@ def train_phase(
         training.hardware.release()
 
 
-def train_step(model: torch.nn.Module, optimizer: Any, step: int, training: Training, progress: Progress) -> None:
-    """Take one optimizer step over one global batch, in micro-batches."""
-    started = time.perf_counter()
-    hardware, batches = training.hardware, training.batches
-    epoch, position = divmod(step, batches.steps_per_epoch)
-    rows = batches.epoch(epoch)[position]
-    window = [hardware.move(batches.collate("train", part)) for part in micro_batches(rows, training)]
-    weight = hardware.sum(
-        sum((training.loss.weight(batch) for batch in window), torch.zeros((), device=hardware.device))
-    )
-    total = torch.zeros((), device=hardware.device)
-    for micro, batch in enumerate(window):
-        torch.manual_seed(training.seeds.stream("dropout", step, micro, hardware.rank))
-        with hardware.last_micro_step(model, micro == len(window) - 1):
-            inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-            summed = training.loss(model(**inputs).logits, batch)
-            hardware.backward(summed * (hardware.world / weight))
-            total += summed.detach()
-    loss = float(hardware.sum(total) / weight)
-    norm = float(hardware.clip(model.parameters(), training.train.max_grad_norm))
-    scaled = hardware.precision.name == "fp16"  # an overflow there is the scaler's business: it skips the step
-    if not math.isfinite(loss) or not (scaled or math.isfinite(norm)):
-        ids = ", ".join(training.batches.of("train").ids[row] for row in rows[:5])
-        raise RunError(
-            f"step {step + 1}: the training diverged; found loss {loss}, gradient norm {norm} on examples {ids} ...; "
-            f"lower train.learning_rate or set train.precision=fp32"
-        )
-    optimizer.step()
-    optimizer.zero_grad()
-    progress.step, progress.examples = step + 1, progress.examples + len(rows)
-    progress.seconds += time.perf_counter() - started
-    training.report(_step_line(progress, epoch, loss, (optimizer.param_groups[0]["lr"], norm)))
+def boundary(model: torch.nn.Module, optimizer: Any, training: Training, progress: Progress) -> None:
+    """Save if it is due, stop if any process was asked to; all processes decide alike.
+
+    Raises:
+        Stopped: with what became of the state.
+    """
+    keeper, hardware = training.keeper, training.hardware
+    checkpoints = keeper.checkpoints
+    timely = checkpoints is not None and progress.step < progress.total and checkpoints.due(progress.step)
+    asked, due = hardware.any(keeper.stop.asked_after(progress.step), timely and hardware.first)
+    if not asked and not due:
+        return
+    saved = save(model, optimizer, training, progress) if checkpoints is not None else False
+    if asked:
+        kept = "its state is saved: the same command goes on from there" if saved else "its state could not be saved"
+        reason = next(filter(None, hardware.gather(keeper.stop.reason)), "a signal")
+        raise Stopped(f"stopped by {reason} after step {progress.step} of {progress.total}; {kept}")
 
 
-def micro_batches(rows: np.ndarray, training: Training) -> list[np.ndarray]:
-    """Return this process's share of a step's rows, cut to `train.micro_batch_size`."""
-    size = training.train.micro_batch_size or training.train.batch_size
-    mine = rows[training.hardware.rank :: training.hardware.world]
-    return [mine[start : start + size] for start in range(0, len(mine), size)]
+def save(model: torch.nn.Module, optimizer: Any, training: Training, progress: Progress) -> bool:
+    """Write the state of this boundary, rank 0 alone; return whether it is on the disk."""
+    keeper, hardware = training.keeper, training.hardware
+    assert keeper.checkpoints is not None
+    saved = True
+    if hardware.first and keeper.checkpoints.last_step != progress.step:
+        moving = _moving(model, training)
+        try:
+            lines, refused = keeper.settle(), ""
+        except OSError as error:
+            lines, refused = 0, str(error.strerror or error)
+        facts = {"progress": progress.to_dict(), "scale": hardware.scale, "metrics_lines": lines, **keeper.facts}
+        held = optimizer_tensors(optimizer, _names(model))
+        state = State(progress.step, facts, moving, held, progress.best_weights, progress.best_step)
+        saved = keeper.checkpoints.save(state, refused)
+    return hardware.from_first(saved)
 
 
-def evaluate(prepared: torch.nn.Module, model: torch.nn.Module, training: Training, progress: Progress) -> None:
+def evaluate(model: torch.nn.Module, optimizer: Any, training: Training, progress: Progress) -> None:
     """Score validation; keep the weights if they are the best so far; say when patience is at its end.
 
     A tie in the metric goes to the lower validation loss: with few validation rows ties are common, and the first of
     them would be the least trained.
     """
-    scores = training.score(prepared, "validation")
+    try:
+        scores = training.score(model, "validation")
+    except Stopped:  # asked while it scored: what is saved is the state before the evaluation
+        boundary(model, optimizer, training, progress)
+        raise
     value = scores.values[training.metric.name]
     standing = (value if training.metric.greater_is_better else -value, -scores.loss)
-    improved = standing > progress.best
+    progress.evaluated = progress.step
+    improved = progress.best is None or standing > progress.best
     if improved:
         progress.best, progress.best_step, progress.since_best = standing, progress.step, 0
         if training.train.keep == "best" and progress.step < progress.total:
-            progress.best_weights = _snapshot(model, training)
+            progress.best_weights = {
+                name: value.to("cpu", copy=True) for name, value in _moving(model, training).items()
+            }
     else:
         progress.since_best += 1
         progress.stopped_early = training.train.patience is not None and progress.since_best >= training.train.patience
@@ -189,34 +233,45 @@ def evaluate(prepared: torch.nn.Module, model: torch.nn.Module, training: Traini
     )
 
 
+def _start(model: torch.nn.Module, training: Training, total: int) -> tuple[Progress, State | None]:
+    """Return the progress to start from, and put the weights of the saved state into the model if there is one."""
+    path = training.keeper.resume
+    if path is None:
+        return Progress(total), None
+    state = load(path)
+    for key, value in training.keeper.facts.get("made_of", {}).items():
+        found = state.facts["made_of"].get(key)
+        if found != value:
+            raise RunError(
+                f"{path}: saved by another training; found {key} {found}, expected {value}; "
+                f"remove the folder, or set output.reuse=false to start again"
+            )
+    told = dict(state.facts["progress"])
+    told["best"] = told["best"] and tuple(told["best"])
+    if told["total"] != total:
+        raise RunError(f"{path}: saved by another training; found {told['total']} steps, expected {total}; remove it")
+    model.load_state_dict(state.weights, strict=False)
+    training.hardware.set_scale(state.facts["scale"])
+    return Progress(**told, best_weights=dict(state.best)), state
+
+
 def _train_mode(prepared: torch.nn.Module, model: Any, body_moves: bool) -> None:
     """Training mode; a body that is frozen as a whole stays in evaluation mode, without dropout."""
-    prepared.train()
-    if not body_moves:
+    if not prepared.training or not model.training:
+        prepared.train()
+    if not body_moves and model.base_model.training:
         model.base_model.eval()
 
 
-def _snapshot(model: torch.nn.Module, training: Training) -> dict[str, torch.Tensor]:
-    """Return copies, on the CPU, of what training changes: all buffers, and the weights that move in any phase.
+def _names(model: torch.nn.Module) -> dict[torch.Tensor, str]:
+    return {weight: name for name, weight in model.named_parameters()}
+
+
+def _moving(model: torch.nn.Module, training: Training) -> dict[str, torch.Tensor]:
+    """Return what training changes: all buffers, and the weights that move in any phase.
 
     A best step may lie in an early phase: what a later one moves must go back with it.
     """
     moving = set().union(*(trainable(phase, list(training.roles.values())) for phase in training.phases))
     still = {name for name, role in training.roles.items() if role not in moving}
-    return {
-        name: value.detach().to("cpu", copy=True) for name, value in model.state_dict().items() if name not in still
-    }
-
-
-def _step_line(progress: Progress, epoch: int, loss: float, rate_and_norm: tuple[float, float]) -> dict[str, Any]:
-    return {
-        "kind": "train",
-        "step": progress.step,
-        "total": progress.total,
-        "epoch": epoch,
-        "loss": loss,
-        "learning_rate": rate_and_norm[0],
-        "gradient_norm": rate_and_norm[1],
-        "examples": progress.examples,
-        "seconds": round(progress.seconds, 4),
-    }
+    return {name: value.detach() for name, value in model.state_dict().items() if name not in still}

@@ -6,7 +6,6 @@ config -> names and gates -> model -> draw the head -> copy the body -> place th
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from headswap import architecture
+from headswap import architecture, bodyconfig
 from headswap.contracts import Body, BodyFiles, Head, HeadTensor, Labels, SourceHead
-from headswap.errors import WeightsError
+from headswap.durable import cannot_write, published
+from headswap.errors import RunError, WeightsError
 from headswap.gates import Plan, dropped_entry, parts, plan
 from headswap.ledger import Entry, Ledger, tensor_sha256
 from headswap.seeds import Seeds
@@ -51,8 +52,8 @@ def join(
         WeightsError: the checkpoint does not fit in a way that no key allows, or holds NaN or infinite weights.
     """
     files = body.locate()
-    config, source_labels = architecture.make_config(body, files, labels, pad_token_id)
-    kind = architecture.model_class(config, auto_class)
+    config, source_labels = bodyconfig.make_config(body, files, labels, pad_token_id)
+    kind = bodyconfig.model_class(config, auto_class, files)
     with architecture.aside(), open_checkpoint(files.weights) as checkpoint:
         blank = architecture.build(kind, config, 0, blank=True)
         names = map_names(blank, checkpoint)
@@ -81,8 +82,8 @@ def role_names(model: PreTrainedModel) -> dict[str, str]:
 def describe(body: Body, labels: Labels, auto_class: str) -> dict[str, Any]:
     """Count the parameters of body and head from the config alone; no weights are read or downloaded."""
     files = body.locate(weights=False)
-    config, _ = architecture.make_config(body, files, labels)
-    kind = architecture.model_class(config, auto_class)
+    config, _ = bodyconfig.make_config(body, files, labels)
+    kind = bodyconfig.model_class(config, auto_class, files)
     with torch.device("meta"):
         model = architecture.build(kind, config, 0)
     counts = [sum(each.numel() for each in group.values()) for group in architecture.split(model)]
@@ -90,27 +91,26 @@ def describe(body: Body, labels: Labels, auto_class: str) -> dict[str, Any]:
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, card: str) -> None:
-    """Write a plain transformers checkpoint in float32 with its tokenizer and README.md, all at once or not at all.
+    """Write a plain transformers checkpoint in float32 with its tokenizer, README.md and a manifest of their hashes.
+
+    All at once or not at all.
 
     What was written is read back and compared with the model, bit for bit, before it takes its name.
     """
     other = sorted({str(each.dtype) for each in model.parameters() if each.dtype != torch.float32})
     if other:
         raise WeightsError(f"{folder}: only float32 weights are saved; found {other}; call model.float() first")
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
     try:
-        with architecture.quiet():
-            model.save_pretrained(str(temporary))
-            tokenizer.save_pretrained(str(temporary))
-        (temporary / "README.md").write_text(card, encoding="utf-8")
-        prove_saved(model, temporary)
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        with published(folder) as draft:
+            with architecture.quiet():
+                model.save_pretrained(str(draft.path))
+                tokenizer.save_pretrained(str(draft.path))
+            (draft.path / "README.md").write_text(card, encoding="utf-8")
+            prove_saved(model, draft.path)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    except SafetensorError as error:  # its writer's name for what the disk refused
+        raise RunError(f"{folder}: cannot be written; {error}; free space or change output.root") from error
 
 
 @dataclass(frozen=True)

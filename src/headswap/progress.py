@@ -69,13 +69,25 @@ class Watch:
             said = "  ".join(f"{name} {value:.4f}" for name, value in {"loss": event["loss"], **values}.items())
             self.console.print(f"step {event['step']:>5}  validation {said}{'  best' if event['best'] else ''}")
 
+    def _warning(self, job: Job, event: Mapping[str, Any]) -> None:
+        self._say(job, event["text"])
+
+    def _resumed(self, job: Job, event: Mapping[str, Any]) -> None:
+        self._say(job, f"goes on from its saved state after step {event['step']}")
+
+    def _out_of_memory(self, job: Job, event: Mapping[str, Any]) -> None:
+        self._say(job, f"out of memory: {event['micro_batch_size']} examples a pass from step {event['step']} on")
+
+    def _say(self, job: Job, text: str) -> None:
+        self.console.print(f"{job.title}: {text}", markup=False, highlight=False, soft_wrap=True)
+
     def _reused(self, job: Job, event: Mapping[str, Any]) -> None:
         self._count(job, "reused")
 
     def _ended(self, job: Job, event: Mapping[str, Any]) -> None:
         outcome = event["outcome"]
         if not outcome.finished:
-            self._count(job, f"FAILED: {outcome.error}")
+            self._count(job, outcome.error if outcome.status == "stopped" else f"FAILED: {outcome.error}")
             return
         result = job.folder.result()
         value = result["scores"]["test"][result["primary"]]

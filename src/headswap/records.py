@@ -19,28 +19,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from headswap.durable import cannot_write, replace_file
 from headswap.errors import RunError
 
 RESULT = "result.json"
+METRICS = "metrics.jsonl"
 LOCK = ".lock"
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: temporary file, fsync, rename, fsync of the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise RunError(
-            f"{path}: cannot be written; {error.strerror or error}; free space or change output.root"
-        ) from error
+    """Write a file whole or not at all. Raises RunError naming it."""
+    replace_file(path, content)
 
 
 def write_text(path: Path, content: str) -> None:
@@ -68,12 +57,60 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in whole.splitlines() if line]
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+class MetricsLog:
+    """metrics.jsonl, append-only. Lines that a full disk refuses wait in memory and are written with the next ones."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lines = 0
+        self.refused = ""
+        self._good = 0
+        self._waiting: list[bytes] = []
+        self._file: Any = None
+
+    def keep(self, lines: int) -> None:
+        """Keep the first `lines` lines and cut off the rest, which steps after the checkpoint wrote."""
+        whole = self.path.read_bytes().split(b"\n")[:lines] if lines else []
+        replace_file(self.path, b"".join(line + b"\n" for line in whole))
+        self.lines = len(whole)
+
+    def add(self, line: Mapping[str, Any]) -> None:
+        """Append a line, flushed: a killed run keeps what it had."""
+        self._waiting.append(json.dumps(line).encode() + b"\n")
+        self.lines += 1
+        try:
+            self._write()
+        except OSError as error:
+            self.refused = str(error.strerror or error)
+
+    def sync(self) -> None:
+        """Put all lines on the disk. Raises OSError when it refuses."""
+        self._write()
+        if self._file is not None:
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Put all lines on the disk and close the file. Raises RunError when it refuses."""
+        try:
+            self.sync()
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _write(self) -> None:
+        if self._file is None:
+            self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (open as long as the run)
+            self._good = self._file.tell()
+        elif self.refused:  # a write that failed half-way left a torn line
+            self._file.truncate(self._good)
+        text = b"".join(self._waiting)
+        while text:
+            text = text[self._file.write(text) :]
+        self._good = self._file.tell()
+        self._waiting.clear()
+        self.refused = ""
 
 
 class RunFolder:
@@ -81,7 +118,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
-        self._metrics = None
+        self.metrics = MetricsLog(self.path / METRICS)
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
@@ -99,16 +136,19 @@ class RunFolder:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder against a second process. Raises RunError with the holder's pid and host."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with open(
-            self / LOCK, "a+", encoding="utf-8"
-        ) as file:  # never removed: a second opener must meet the same file
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            # The file is never removed: a second opener must meet the same one.
+            lock = open(self / LOCK, "a+", encoding="utf-8")  # noqa: SIM115 (closed by the block below)
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+        with lock as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 file.seek(0)
                 raise RunError(
-                    f"{self.path}: another process trains here ({file.read().strip()}); wait or stop it"
+                    f"{self.path}: another process trains here; found its lock ({file.read().strip()}); wait or stop it"
                 ) from error
             file.truncate(0)
             file.write(f"pid {os.getpid()} on {socket.gethostname()}")
@@ -116,30 +156,40 @@ class RunFolder:
             yield
 
     def clear(self) -> None:
-        """Remove what an unfinished try left, except its configuration and log."""
+        """Remove what an unfinished try left, except its configuration and logs."""
         for entry in list(self.path.iterdir()):
-            if entry.name in ("config.yaml", "log.txt", LOCK):
+            if entry.name in ("config.yaml", LOCK) or entry.suffix == ".txt":
                 continue
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
     def note(self, **values: Any) -> None:
         """Add to run.json."""
         path = self / "run.json"
-        known = read_json(path) if path.exists() else {}
+        try:
+            known = read_json(path) if path.exists() else {}
+        except RunError:  # damaged: what is still to be said of the run matters more
+            known = {}
         write_json(path, known | values)
 
     def log_metrics(self, line: Mapping[str, Any]) -> None:
-        """Append one line to metrics.jsonl, flushed: a killed run keeps what it had."""
-        if self._metrics is None:
-            self._metrics = open(self / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115 (open as long as the run)
-        self._metrics.write(json.dumps({"time": round(time.time(), 3), **line}) + "\n")
-        self._metrics.flush()
+        """Append one line to metrics.jsonl with the time."""
+        self.metrics.add({"time": round(time.time(), 3), **line})
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        """Write result.json, the last file of a run."""
-        if self._metrics is not None:
-            os.fsync(self._metrics.fileno())
-            self._metrics.close()
-            self._metrics = None
+        """Write result.json, the last file of a run. Raises RunError when the disk refuses anything."""
+        self.metrics.close()
         self.note(status="finished")
         write_json(self / RESULT, dict(result))
+
+
+class Onlooker(RunFolder):
+    """The run folder as processes other than the first see it: they read, rank 0 writes."""
+
+    def clear(self) -> None:
+        """Leave it to rank 0."""
+
+    def note(self, **values: Any) -> None:
+        """Leave it to rank 0."""
+
+    def log_metrics(self, line: Mapping[str, Any]) -> None:
+        """Leave it to rank 0."""

@@ -1,16 +1,13 @@
 """One run, top to bottom: a configuration becomes a finished run folder. Floor 4.
 
-load the data -> swap the head -> train -> score the test rows once -> write what was found
+load the data -> swap the head -> train, from a saved state if there is one -> score the test rows once -> write it down
 """
 
 from __future__ import annotations
 
-import os
-import platform
-import subprocess
+import contextlib
 import time
-from collections.abc import Mapping, Sequence
-from importlib import metadata
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,48 +15,105 @@ import pyarrow
 import pyarrow.parquet
 
 from headswap import config as configuration
+from headswap.checkpoint import Checkpoints
+from headswap.config import Plugs
 from headswap.contracts import DataRequest, Metric, Scores, Splits
 from headswap.data import Batches, make_batches, pad_token_id
-from headswap.errors import ConfigError
+from headswap.durable import replace_file
+from headswap.errors import ConfigError, Diverged, Stopped
 from headswap.evaluate import Judge
 from headswap.hardware import Hardware, start
+from headswap.hashes import file_sha256
 from headswap.ledger import Ledger
-from headswap.loop import Progress, Report, Training, fit
+from headswap.loop import Keeper, Progress, Report, Training, fit
 from headswap.model import join, role_names, save
 from headswap.modelcard import card
-from headswap.records import RunFolder, write_json
+from headswap.provenance import provenance
+from headswap.records import Onlooker, RunFolder, write_json
+from headswap.resume import continued, micro_batch_of, state_facts
 from headswap.seeds import Seeds
-from headswap.spine import Config
+from headswap.spine import Config, batch_faults
+from headswap.stopping import Stop
 
-PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "evaluate", "hydra-core", "numpy")
+PREDICTIONS = "predictions.parquet"
 
 
-def run(config: Config, folder: RunFolder, report: Report) -> dict[str, Any]:
-    """Train and score one run; return what result.json holds.
+def run(config: Config, folder: RunFolder, report: Report, stop: Stop | None = None) -> dict[str, Any]:
+    """Train and score one run; return what result.json holds. An unfinished folder is gone on with, to the bit.
+
+    Args:
+        stop: hears signals while the run trains; None for a run that nobody stops.
 
     Raises:
+        Stopped: asked for; the state is saved, and calling `run` on the folder again goes on from there.
         HeadswapError: the data, the weights or the training failed; the folder keeps config, log and metrics so far.
     """
-    clock = Clock()
+    clock, stop, report = Clock(), stop or Stop(), shielded(report)
     plugs = configuration.build_plugs(config)
-    hardware = start(config.hardware, config.train.precision)
+    hardware = start(config.hardware, config.train)
+    if faults := list(batch_faults(config.train, hardware.world)):
+        raise ConfigError("; ".join(faults))
     seeds = Seeds(config.seed)
-    folder.note(status="running", **environment(config, hardware))
+    folder = folder if hardware.first else Onlooker(folder.path)
+    checkpoints = Checkpoints(folder / "checkpoint", config.train.save_every, report)
+    resume = continued(folder, checkpoints, hardware)
+    folder.note(status="running", **provenance(config, hardware))
 
     splits = plugs.task.load(data_request(config), seeds)
     tokenizer = plugs.body.tokenizer()
     batches = make_batches(splits, plugs.task, tokenizer, config, seeds)
-    folder.note(
-        data={
-            "fingerprint": splits.fingerprint,
-            "labels": splits.labels.names,
-            **rows_of(splits),
-            "notes": dict(splits.notes),
-            "encoding": batches.notes,
-        }
-    )
+    folder.note(data={**data_facts(splits), "notes": dict(splits.notes), "encoding": batches.notes})
     clock.lap("data")
 
+    model, ledger = _swapped(plugs, splits, seeds, tokenizer, batches)
+    if config.train.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    folder.note(attention=hardware.choose_attention(model, config.train.attention, config.data.max_length))
+    if hardware.first:
+        write_json(folder / "ledger.json", ledger.to_dict())
+        said = {"table": ledger.table(), "rows": rows_of(splits)["rows"], "warnings": said_of(splits, batches)}
+        report({"kind": "ledger", **said})
+    clock.lap("body")
+
+    loss = plugs.task.loss(splits)
+    train = micro_batch_of(folder, config.train, hardware)
+    judge = Judge(
+        batches, plugs.task, loss, plugs.metrics, splits.labels.count, hardware, stop, config.train.find_batch_size
+    )
+    keeper = Keeper(checkpoints, stop, state_facts(splits, hardware), _settled(folder), resume)
+    roles = role_names(model)
+    training = Training(
+        plugs.strategy.phases(list(roles.values())), roles, batches, loss, judge.score, plugs.metrics[0], hardware,
+        train, seeds, _both(folder, report), keeper,
+    )  # fmt: skip
+    with _told(folder, splits, hardware):
+        progress = fit(model, training)
+    clock.lap("fit")
+
+    placed = hardware.place(model)
+    scores = {split: judge.score(placed, split) for split in ("validation", "test")}
+    hardware.plain(placed)
+    clock.lap("score")
+    result = summary(plugs.metrics, (splits, ledger, progress, hardware), scores)
+    if hardware.first:
+        write_predictions(folder / PREDICTIONS, scores)
+        if config.output.keep_model:
+            save(model, tokenizer, folder / "model", card(config, ledger, scores["test"], rows_of(splits)["rows"]))
+        clock.lap("save")
+        result["sha256"] = hashes(folder)
+        result["saved"] = {"checkpoints": checkpoints.count, "seconds": round(checkpoints.seconds, 3)}
+        result["seconds"] = {**clock.laps, "train": round(progress.seconds, 3), "total": clock.total}
+        folder.finish(result)
+        checkpoints.remove()
+    hardware.wait()  # until all is on the disk: the launcher ends the others when one process leaves
+    return result
+
+
+def data_facts(splits: Splits) -> dict[str, Any]:
+    return {"fingerprint": splits.fingerprint, "labels": splits.labels.names, **rows_of(splits)}
+
+
+def _swapped(plugs: Plugs, splits: Splits, seeds: Seeds, tokenizer: Any, batches: Batches) -> tuple[Any, Ledger]:
     model, ledger = join(
         plugs.body,
         plugs.head,
@@ -69,49 +123,36 @@ def run(config: Config, folder: RunFolder, report: Report) -> dict[str, Any]:
         pad_token_id=pad_token_id(tokenizer),
         vocabulary_size=len(tokenizer),
     )
-    write_json(folder / "ledger.json", ledger.to_dict())
     check_positions(model, tokenizer, batches)
-    folder.note(attention=hardware.choose_attention(model, config.train.attention, config.data.max_length))
-    report(
-        {
-            "kind": "ledger",
-            "table": ledger.table(),
-            "rows": rows_of(splits)["rows"],
-            "warnings": said_of(splits, batches),
-        }
-    )
-    clock.lap("body")
+    return model, ledger
 
-    loss = plugs.task.loss(splits)
-    judge = Judge(batches, plugs.task, loss, plugs.metrics, splits.labels.count, hardware)
-    roles = role_names(model)
-    training = Training(
-        plugs.strategy.phases(list(roles.values())),
-        roles,
-        batches,
-        loss,
-        judge.score,
-        plugs.metrics[0],
-        hardware,
-        config.train,
-        seeds,
-        _both(folder, report),
-    )
-    progress = fit(model, training)
-    clock.lap("fit")
 
-    placed = hardware.place(model)
-    scores = {split: judge.score(placed, split) for split in ("validation", "test")}
-    hardware.plain(placed)
-    clock.lap("score")
-    write_predictions(folder / "predictions.parquet", scores)
-    if config.output.keep_model:
-        save(model, tokenizer, folder / "model", card(config, ledger, scores["test"], rows_of(splits)["rows"]))
-    clock.lap("save")
-    result = summary(plugs.metrics, (splits, ledger, progress, hardware), scores)
-    result["seconds"] = {**clock.laps, "train": round(progress.seconds, 3), "total": clock.total}
-    folder.finish(result)
-    return result
+@contextlib.contextmanager
+def _told(folder: RunFolder, splits: Splits, hardware: Hardware) -> Iterator[None]:
+    """Write the batch at which a training diverged, with its texts, into diverged.json."""
+    try:
+        yield
+    except Diverged as error:
+        if hardware.first:
+            rows = [{"split_row": row, **splits.train[row]} for row in error.facts.get("rows", [])]
+            write_json(folder / "diverged.json", {**error.facts, "rows": rows})
+        raise
+
+
+def _settled(folder: RunFolder) -> Any:
+    """Return a function that puts metrics.jsonl on the disk and says how many lines it has."""
+
+    def settle() -> int:
+        folder.metrics.sync()
+        return folder.metrics.lines
+
+    return settle
+
+
+def hashes(folder: RunFolder) -> dict[str, str]:
+    """Return the sha256 of what a finished run is judged by: predictions and weights."""
+    files = [folder / PREDICTIONS, *sorted((folder / "model").glob("*.safetensors"))]
+    return {path.name: file_sha256(path) for path in files}
 
 
 def data_request(config: Config) -> DataRequest:
@@ -163,12 +204,13 @@ def summary(
         "planned_steps": progress.total,
         "best_step": progress.best_step,
         "stopped_early": progress.stopped_early,
+        "micro_batch_size": progress.micro_batch_size,
         "examples": progress.examples,
         "labels": list(splits.labels.names),
         **rows_of(splits),
         "parameters": {"trainable": progress.trainable, **parameter_counts(counts)},
         "collapsed": bool(splits.labels.problem != "regression" and len(set(test.predictions.tolist())) == 1),
-        **{key: hardware.describe()[key] for key in ("device", "threads", "precision")},
+        **{key: hardware.describe()[key] for key in ("device", "processes", "threads", "precision")},
     }
 
 
@@ -191,37 +233,9 @@ def write_predictions(path: Path, scores: Mapping[str, Scores]) -> None:
         )
         for split, found in scores.items()
     ]
-    temporary = path.with_suffix(".tmp")
-    pyarrow.parquet.write_table(pyarrow.concat_tables(tables), temporary)
-    temporary.replace(path)
-
-
-def environment(config: Config, hardware: Hardware) -> dict[str, Any]:
-    """Return what run.json says of the place: versions, git, machine, seeds, the start."""
-    return {
-        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}},
-        "headswap": metadata.version("headswap"),
-        "git": git_state(),
-        "hardware": hardware.describe(),
-        "seed": config.seed,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "pid": os.getpid(),
-    }
-
-
-def git_state() -> dict[str, Any] | None:
-    """Return the commit of the working folder and whether it is dirty, or None outside a repository."""
-    try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=True,
-        ).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return {"commit": found.removesuffix("-dirty"), "dirty": found.endswith("-dirty")}
+    content = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(pyarrow.concat_tables(tables), content)
+    replace_file(path, content.getvalue().to_pybytes())
 
 
 class Clock:
@@ -241,11 +255,34 @@ class Clock:
         return round(time.perf_counter() - self._start, 3)
 
 
+def shielded(report: Report) -> Report:
+    """Return `report` so that a display that throws costs its lines, not the training."""
+    broken: list[str] = []
+
+    def tell(line: Mapping[str, Any]) -> None:
+        if broken:
+            return
+        try:
+            report(line)
+        except Stopped:
+            raise
+        except Exception as error:  # noqa: BLE001 (whatever a display throws, a week of training is worth more)
+            broken.append(str(error))
+            print(f"the progress display failed and is left out from here on: {type(error).__name__}: {error}")
+
+    return tell
+
+
 def _both(folder: RunFolder, report: Report) -> Report:
-    """Write every line to metrics.jsonl and tell whoever watches."""
+    """Write every line to metrics.jsonl and tell whoever watches; say it once when the disk refuses."""
+    said: list[str] = []
 
     def tell(line: Mapping[str, Any]) -> None:
         folder.log_metrics(line)
+        if folder.metrics.refused and not said:
+            said.append(folder.metrics.refused)
+            text = f"{folder.metrics.path}: cannot be written; {folder.metrics.refused}; its lines wait in memory"
+            report({"kind": "warning", "text": f"{text}: free space"})
         report(line)
 
     return tell

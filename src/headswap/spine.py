@@ -34,6 +34,18 @@ class DataConfig:
 
 
 @dataclass
+class SaveConfig:
+    """When a checkpoint is due: after so many optimizer steps, or so many seconds; null for neither.
+
+    `max_share` of the time is the most that saving may take: on a slow disk it stretches `seconds`, never `steps`.
+    """
+
+    steps: int | None = None
+    seconds: float | None = 300.0
+    max_share: float = 0.02
+
+
+@dataclass
 class TrainConfig:
     """The recipe. `batch_size` is examples per optimizer step over all devices; micro-batches follow from it."""
 
@@ -53,14 +65,25 @@ class TrainConfig:
     patience: int | None = None
     precision: str = "auto"
     attention: str = "auto"
+    deterministic: bool = False
+    gradient_checkpointing: bool = False
+    find_batch_size: bool = False
+    save_every: SaveConfig = field(default_factory=SaveConfig)
 
 
 @dataclass
 class HardwareConfig:
-    """Where a run computes. None of it is part of a run's identity, but run.json records it."""
+    """Where a run computes. None of it is part of a run's identity, but run.json records it.
+
+    `num_processes` counts over all machines. `engine` says how processes share the model, `launcher` who starts them.
+    """
 
     device: str = "auto"
     threads: int | None = None
+    num_processes: int = 1
+    num_machines: int = 1
+    engine: str = "ddp"
+    launcher: str = "headswap"
 
 
 @dataclass
@@ -124,7 +147,12 @@ _POSITIVE = (
     "train.evaluations",
     "train.evaluate_every",
     "train.patience",
+    "train.save_every.steps",
+    "train.save_every.seconds",
+    "train.save_every.max_share",
     "hardware.threads",
+    "hardware.num_processes",
+    "hardware.num_machines",
     "study.seeds",
     "study.workers",
 )
@@ -133,6 +161,8 @@ _CHOICES = {
     "train.keep": ("best", "last"),
     "train.precision": ("auto", "fp32", "bf16", "fp16"),
     "hardware.device": ("auto", "cpu", "cuda", "mps"),
+    "hardware.engine": ("ddp", "fsdp2", "deepspeed"),
+    "hardware.launcher": ("headswap", "accelerate", "slurm"),
 }
 _SHARES = ("train.warmup_share", "study.validation_share")
 
@@ -158,6 +188,7 @@ def faults(config: Config) -> Iterator[str]:
         if not 0 <= value_at(config, key) < 1:
             yield f"{key}: must lie in [0, 1); found {value_at(config, key)}; set a share such as 0.1"
     yield from _train_faults(config.train)
+    yield from _hardware_faults(config.train, config.hardware)
     yield from _study_faults(config.study)
     if not config.metric:
         yield "metric: no metric is chosen; found an empty list; set metric=[accuracy], the first one selects"
@@ -166,14 +197,39 @@ def faults(config: Config) -> Iterator[str]:
 def _train_faults(train: TrainConfig) -> Iterator[str]:
     if train.weight_decay < 0:
         yield f"train.weight_decay: must not be negative; found {train.weight_decay}; set 0 or more"
-    micro = train.micro_batch_size
-    if micro is not None and train.batch_size % micro:
-        yield (
-            f"train.micro_batch_size: must divide train.batch_size; found {micro} and {train.batch_size}; "
-            f"set a divisor of {train.batch_size}"
-        )
     if train.patience is not None and train.keep != "best":
         yield "train.patience: early stopping needs the best weights; found train.keep=last; set train.keep=best"
+
+
+def _hardware_faults(train: TrainConfig, hardware: HardwareConfig) -> Iterator[str]:
+    if hardware.num_processes > 0 and hardware.num_machines > 0:
+        yield from batch_faults(train, hardware.num_processes)
+        if hardware.num_processes % hardware.num_machines:
+            yield (
+                f"hardware.num_processes: counts over all machines and must divide; found {hardware.num_processes} on "
+                f"{hardware.num_machines} machines; set a multiple of {hardware.num_machines}"
+            )
+    if hardware.launcher == "headswap" and (hardware.num_machines > 1 or hardware.engine != "ddp"):
+        yield (
+            f"hardware.launcher: headswap starts plain DDP on one machine; found {hardware.engine} on "
+            f"{hardware.num_machines}; set hardware.launcher=accelerate or slurm, then headswap prepare"
+        )
+
+
+def batch_faults(train: TrainConfig, processes: int) -> Iterator[str]:
+    """Yield what hinders a global batch from being shared out evenly over `processes`."""
+    if train.batch_size % processes:
+        yield (
+            f"train.batch_size: counts over all processes and must divide; found {train.batch_size} on {processes} "
+            f"processes; set a multiple of {processes}"
+        )
+    elif train.micro_batch_size and (train.batch_size // processes) % train.micro_batch_size:
+        share = train.batch_size // processes
+        of_one = "" if processes == 1 else f" / {processes} processes = {share}"
+        yield (
+            f"train.micro_batch_size: must divide train.batch_size{' / processes' if of_one else ''}; found "
+            f"{train.micro_batch_size} and {train.batch_size}{of_one}; set a divisor of {share}"
+        )
 
 
 def _study_faults(study: StudyConfig) -> Iterator[str]:

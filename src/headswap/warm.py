@@ -9,10 +9,9 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-from pathlib import Path
 
 from headswap import run, worker
-from headswap.config import build_plugs, load
+from headswap.config import build_plugs, read
 from headswap.seeds import Seeds
 
 __all__ = ["run", "worker"]
@@ -22,7 +21,7 @@ for _name in ("sklearn.metrics", "evaluate", "headswap.metrics.modules", "transf
 for _kind in filter(None, os.environ.get("HEADSWAP_WARM", "").split(",")):  # model types, such as bert
     with contextlib.suppress(ImportError):  # the child will import what it needs
         importlib.import_module(f"transformers.models.{_kind}.modeling_{_kind}")
-if _path := os.environ.get("HEADSWAP_WARM_DATA"):  # the first run's config.yaml
+if _text := os.environ.get("HEADSWAP_WARM_DATA"):  # the first run's configuration
     with contextlib.suppress(Exception):  # whatever is wrong with the data, the child will say it
-        _config = load(Path(_path))
+        _config = read(_text, "the first run")
         build_plugs(_config).task.load(run.data_request(_config), Seeds(_config.seed))

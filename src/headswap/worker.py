@@ -1,6 +1,7 @@
-"""What a child process does: read a run folder's config.yaml, run it, tell the parent. Floor 4.
+"""What a process that trains does: read a run folder's config.yaml, run it, say how it ended. Floor 4.
 
-It is entered by a fork of the warm server (`work`), or by `python -m headswap.worker RUN_DIR` for one process of many.
+`work` is entered by a fork of the warm server; it trains itself, or starts several processes (elastic.py). Each of
+those, and those of `accelerate launch` or srun, is `python -m headswap.worker RUN_FOLDER`.
 """
 
 from __future__ import annotations
@@ -11,74 +12,162 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from headswap.errors import HeadswapError
-from headswap.records import RunFolder
+from headswap.errors import ConfigError, HeadswapError
+from headswap.records import RunFolder, write_text
+from headswap.stopping import Stop
+
+Report = Callable[[Mapping[str, Any]], None]
 
 
-def work(path: str, threads: int | None, connection: Connection) -> None:
-    """Run the folder's configuration in this process; send events and at last `finished` or `failed`."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means and ends its children
-    if threads:
-        os.environ["HEADSWAP_THREADS"] = str(threads)
-    folder = RunFolder(Path(path))
+@dataclass(frozen=True)
+class Order:
+    """What the parent asks of a child.
+
+    Args:
+        config: the text of config.yaml.
+        threads: how many threads to compute with, None for all cores.
+        fresh: forget what the folder holds.
+        stop_at: save and stop after so many optimizer steps.
+    """
+
+    config: str
+    threads: int | None = None
+    fresh: bool = False
+    stop_at: int | None = None
+
+
+def work(path: str, order: Order, connection: Connection) -> None:
+    """Run an order in this process; send events and at last `finished` or `failed`."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means and tells its children
+    if order.threads:
+        os.environ["HEADSWAP_THREADS"] = str(order.threads)
+    folder, stop = RunFolder(Path(path)), Stop(order.stop_at)
+    line = Line(connection, stop)
     try:
-        with folder.locked(), _logged(folder / "log.txt"):
-            _send(connection, _outcome(folder, _throttled(connection)))
-    except HeadswapError as error:  # the lock is held by another process
-        _send(connection, {"kind": "failed", "error": str(error), "code": error.exit_code})
+        with stop.listening((signal.SIGTERM, signal.SIGUSR1)), folder.locked(), logged(folder / "log.txt"):
+            write_text(folder / "config.yaml", order.config)
+            if order.fresh:
+                folder.clear()
+            line.send(_done(folder, line, stop))
+    except HeadswapError as error:  # the lock is held by another process, or the disk refuses the folder
+        line.send(_failure(error, str(error)))
     finally:
         connection.close()
 
 
-def _outcome(folder: RunFolder, report: Any) -> dict[str, Any]:
+def _done(folder: RunFolder, line: Line, stop: Stop) -> dict[str, Any]:
     from headswap.config import load
-    from headswap.run import run
 
+    processes = load(folder / "config.yaml").hardware.num_processes
+    if processes == 1:
+        return outcome(folder, line.report, stop)
+    from headswap.elastic import launch
+
+    ended = launch(folder, processes, line.report)
+    if ended["kind"] == "failed":
+        with contextlib.suppress(HeadswapError):
+            folder.note(status=ended["status"], error=ended["error"])
+    return ended
+
+
+def main() -> int:
+    """Be one process of a run, as torch elastic, accelerate launch or srun start it; return the exit code."""
+    if len(sys.argv) != 2:
+        raise SystemExit("usage: python -m headswap.worker RUN_FOLDER   (headswap prepare makes one)")
+    from headswap.elastic import connected
+
+    rank, stop = int(os.environ.get("RANK", "0")), Stop()
+    folder = RunFolder(Path(sys.argv[1]))
+    with connected(stop) as line, contextlib.ExitStack() as held:
+        try:
+            held.enter_context(stop.listening())
+            if line is None and rank == 0:  # else the process that started this one holds it
+                held.enter_context(folder.locked())
+            if line is not None:
+                held.enter_context(logged(folder / ("log.txt" if rank == 0 else f"rank_{rank}.txt")))
+            ended = outcome(folder, line.report if line is not None and rank == 0 else _quiet, stop)
+        except HeadswapError as error:
+            ended = _failure(error, str(error))
+        if line is not None:
+            line.send({"rank": rank, **ended})
+            return 0 if ended.get("status") == "stopped" else ended.get("code", 0)
+    if ended["kind"] == "failed":
+        print(f"headswap: rank {rank}: {ended['error']}", file=sys.stderr)
+    return ended.get("code", 0)
+
+
+def outcome(folder: RunFolder, report: Report, stop: Stop) -> dict[str, Any]:
+    """Run the folder's configuration; return how it ended as one message, whatever went wrong."""
+    rank = int(os.environ.get("RANK", "0"))
     try:
-        folder.clear()
-        return {"kind": "finished", "result": run(load(folder / "config.yaml"), folder, report)}
+        from headswap.config import load
+        from headswap.run import run
+
+        if not (folder / "config.yaml").is_file():
+            raise ConfigError(f"{folder.path}: not a run folder; found no config.yaml; make one with headswap prepare")
+        return {"kind": "finished", "result": run(load(folder / "config.yaml"), folder, report, stop)}
     except HeadswapError as error:
         print(error, file=sys.stderr)
-        return _failed(folder, str(error), error.exit_code)
-    except Exception as error:  # noqa: BLE001 (the child's last line of defence: whatever it was is one failed run)
+        ended = _failure(error, str(error))
+    except Exception as error:  # noqa: BLE001 (the last line of defence: whatever it was is one failed run)
         traceback.print_exc()
-        return _failed(folder, f"{type(error).__name__}: {error}; the traceback is in {folder / 'log.txt'}", 1)
+        log = folder / ("log.txt" if rank == 0 else f"rank_{rank}.txt")
+        ended = _failure(error, f"{type(error).__name__}: {error}; the traceback is in {log}")
+        ended["traceback"] = traceback.format_exc()
+    if rank == 0:
+        with contextlib.suppress(HeadswapError):
+            folder.note(status=ended["status"], error=ended["error"])
+    return ended
 
 
-def _failed(folder: RunFolder, message: str, code: int) -> dict[str, Any]:
-    with contextlib.suppress(HeadswapError):
-        folder.note(status="failed", error=message)
-    return {"kind": "failed", "error": message, "code": code}
+def _failure(error: BaseException, said: str) -> dict[str, Any]:
+    code, status = getattr(error, "exit_code", 1), getattr(error, "status", "failed")
+    return {"kind": "failed", "error": said, "code": code, "status": status}
 
 
-def _throttled(connection: Connection, seconds: float = 0.1) -> Any:
-    """Return a report function that passes on at most ten training lines a second, and every other line."""
-    last = [0.0]
+class Line:
+    """The connection to the process that started this one; when that is gone, this one is asked to stop.
 
-    def report(line: Mapping[str, Any]) -> None:
+    Else it would train on, unseen, in a locked folder.
+    """
+
+    def __init__(self, connection: Any, stop: Stop, seconds: float = 0.1) -> None:
+        self._connection = connection
+        self._stop = stop
+        self._seconds = seconds
+        self._last = 0.0
+        self._cut = False
+
+    def report(self, line: Mapping[str, Any]) -> None:
+        """Pass on at most ten training lines a second, and every other line."""
         now = time.monotonic()
-        if line["kind"] != "train" or now - last[0] >= seconds or line["step"] == line["total"]:
-            last[0] = now
-            _send(connection, dict(line))
+        if line["kind"] != "train" or now - self._last >= self._seconds or line["step"] == line["total"]:
+            self._last = now
+            self.send(dict(line))
 
-    return report
+    def send(self, message: dict[str, Any]) -> None:
+        if self._cut:
+            return
+        try:
+            self._connection.send(message)
+        except OSError:
+            self._cut = True
+            if message["kind"] not in ("finished", "failed"):
+                self._stop.ask("the loss of the process that started this run")
 
 
-def _send(connection: Connection, message: dict[str, Any]) -> None:
-    """Tell the parent; end this process when the parent is gone, or it would train on, unseen, in a locked folder."""
-    try:
-        connection.send(message)
-    except OSError:
-        raise SystemExit("the process that started this run is gone") from None
+def _quiet(line: Mapping[str, Any]) -> None:
+    """Tell nobody: rank 0 does."""
 
 
 @contextlib.contextmanager
-def _logged(path: Path) -> Iterator[None]:
+def logged(path: Path) -> Iterator[None]:
     """Send this process's output, C libraries' too, to a file."""
     sys.stdout.flush()
     sys.stderr.flush()
@@ -94,3 +183,7 @@ def _logged(path: Path) -> Iterator[None]:
             for saved, descriptor in zip(kept, (1, 2), strict=True):
                 os.dup2(saved, descriptor)
                 os.close(saved)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

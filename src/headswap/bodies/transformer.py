@@ -5,8 +5,10 @@ Floor 1. It only finds files and refuses the ones that cannot be trusted; model.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 INITS = ("pretrained", "random")
+COMMIT = re.compile(r"[0-9a-f]{40}")
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 SMALL_FILES = ["*.json", "*.txt", "*.model", "*.jinja", "*.spm", "*.tiktoken"]
 
@@ -44,6 +47,8 @@ class TransformerBody:
         config_overrides: architecture settings such as `hidden_dropout_prob`.
         check_tokenizer: compare transformers' tokenizer with tokenizer.json itself (transformers 5 has read some
             wrongly without an error).
+        trust_remote_code: run the Python code that lies in the checkpoint (`auto_map`), with all your rights. A hub id
+            then needs a commit as `revision`: code that can be changed from afar is trusted by nobody.
     """
 
     source: str
@@ -57,6 +62,7 @@ class TransformerBody:
     resize_embeddings: bool = False
     config_overrides: dict[str, Any] = field(default_factory=dict)
     check_tokenizer: bool = True
+    trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
         if self.init not in INITS:
@@ -70,6 +76,11 @@ class TransformerBody:
             raise ConfigError(
                 f"body.mirrors: nothing proves that they hold the source's bytes; found {self.mirrors} without a pin; "
                 "give body.sha256, or body.mirrors=[]"
+            )
+        if self.mirrors and self.trust_remote_code:
+            raise ConfigError(
+                f"body.trust_remote_code: nothing proves that a mirror has the source's code; found {self.mirrors}; "
+                "give body.mirrors=[]"
             )
         if not 0.0 < self.require_coverage <= 1.0:
             raise ConfigError(
@@ -85,28 +96,35 @@ class TransformerBody:
                     ) from None
 
     def identity(self) -> dict[str, str]:
-        """Name the content: the pin, the local files' sha256, or the hub revision."""
-        if self.sha256 is not None:
+        """Name the content: the pin, the local files' sha256 (code that runs among them), or the hub revision."""
+        if self.sha256 is not None and not self.trust_remote_code:
             return {"sha256": self.sha256}
         folder = self._local(self.source)
         if folder is None:
             return {self.source: self.revision or "unpinned"}
-        files = [folder / "config.json", *weight_files(folder)]
+        code = sorted(folder.glob("*.py")) if self.trust_remote_code else []
+        files = [folder / "config.json", *weight_files(folder), *code]
         lines = "\n".join(f"{path.name}:{file_sha256(path)}" for path in files if path.is_file())
         return {self.source: hashlib.sha256(lines.encode()).hexdigest()}
 
     def locate(self, weights: bool = True) -> BodyFiles:
         """Return the files, downloading a hub id if needed; without `weights`, the config and tokenizer files alone."""
         folder, origin = self._find(weights)
-        bodyfiles.check_config(folder)
-        if not weights:
-            return BodyFiles(folder, (), origin)
-        files = weight_files(folder)
-        if not files and self.init != "random":
+        bodyfiles.check_config(folder, self.trust_remote_code)
+        code = bodyfiles.code_files(folder) if self.trust_remote_code else ()
+        if code:
+            _say(_notice(origin, code))
+        files = weight_files(folder) if weights else ()
+        if weights and not files and self.init != "random":
             raise WeightsError(bodyfiles.no_weights(folder))
         if files and self.sha256 is not None:
             bodyfiles.check_pin(folder, files, self.sha256)
-        return BodyFiles(folder, files, origin)
+        return BodyFiles(folder, files, origin, code)
+
+    def notices(self) -> list[str]:
+        """Return the sentence that says whose code runs, if any does."""
+        files = self.locate(weights=False) if self.trust_remote_code else None
+        return [_notice(files.origin, files.code)] if files and files.code else []
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """Load the tokenizer that lies with the body, checked against its own tokenizer.json."""
@@ -114,7 +132,9 @@ class TransformerBody:
 
         folder = self.locate(weights=False).folder
         try:
-            tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(
+                str(folder), trust_remote_code=self.trust_remote_code, local_files_only=True
+            )
         except (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError) as fault:
             raise WeightsError(
                 f"{folder}: the tokenizer does not load; found {one_line(fault)}; "
@@ -157,7 +177,13 @@ class TransformerBody:
         import huggingface_hub
         from huggingface_hub import errors
 
-        wanted = SMALL_FILES + ([WEIGHTS, INDEX, "model-*.safetensors"] if weights else [])
+        if self.trust_remote_code and not COMMIT.fullmatch(self.revision or ""):
+            raise ConfigError(
+                f"body.revision: code that may run must be one that was read; found {self.revision or 'no revision'}; "
+                "give the 40 hexadecimal digits of a commit, or body.trust_remote_code=false"
+            )
+        wanted = SMALL_FILES + (["*.py"] if self.trust_remote_code else [])
+        wanted += [WEIGHTS, INDEX, "model-*.safetensors"] if weights else []
         try:
             # Nested folders hold other formats (onnx/, openvino/): gigabytes that are never read.
             folder = huggingface_hub.snapshot_download(
@@ -169,3 +195,13 @@ class TransformerBody:
                 "the network (HF_HUB_OFFLINE=1 uses the cache alone), or give a folder as body.source"
             ) from fault
         return Path(folder)
+
+
+def _notice(origin: str, code: tuple[Path, ...]) -> str:
+    names = ", ".join(path.name for path in code)
+    return f"body.trust_remote_code=true: Python code of {origin} runs here with all your rights: {names}"
+
+
+@functools.cache  # once a process: a body is located several times in a run
+def _say(notice: str) -> None:
+    print(f"headswap: WARNING: {notice}", file=sys.stderr, flush=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headswap import config as configuration
-from headswap.bodyfiles import one_line
+from headswap.bodyfiles import check_code, one_line, weight_files
 from headswap.errors import ConfigError, RunError, WeightsError, nearest
 from headswap.records import RunFolder, read_json
 from headswap.spine import Config
@@ -64,7 +64,7 @@ def _run_of_study(folder: Path) -> str:
     return next((f", such as {run}" for run in runs if (run / "model").is_dir()), "")
 
 
-def load(folder: Path) -> tuple[Any, PreTrainedModel]:
+def load(folder: Path, trust_remote_code: bool = False) -> tuple[Any, PreTrainedModel]:
     """Load tokenizer and model in float32 onto the GPU if there is one; every weight must be in the file."""
     import torch
     from safetensors import SafetensorError
@@ -73,7 +73,10 @@ def load(folder: Path) -> tuple[Any, PreTrainedModel]:
     from headswap.architecture import quiet
     from headswap.data import pad_token_id
 
-    guard = {"local_files_only": True, "trust_remote_code": False}
+    # The run's own configuration is not asked: a folder that came from elsewhere cannot vouch for itself.
+    check_code(folder, trust_remote_code, "Predictor(..., trust_remote_code=True)")
+    weight_files(folder)  # the shards that an index names must lie in the folder
+    guard = {"local_files_only": True, "trust_remote_code": trust_remote_code}
     faults = (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError)
     try:
         with quiet():

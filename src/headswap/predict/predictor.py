@@ -27,13 +27,14 @@ class Predictor:
     Args:
         run: a finished run's folder, or any folder with a transformers sequence classifier and its tokenizer.
         batch_size: texts of one forward pass; the answers do not depend on it.
+        trust_remote_code: run the Python code that lies in the folder, which a model of unknown architecture needs.
 
     Raises:
         ConfigError, RunError, WeightsError: the folder is not there, is a study, has not finished, or holds no
             classifier with all of its weights.
     """
 
-    def __init__(self, run: Path | str, batch_size: int = 64) -> None:
+    def __init__(self, run: Path | str, batch_size: int = 64, trust_remote_code: bool = False) -> None:
         if batch_size < 1:
             raise ConfigError(f"--batch-size: must be 1 or more; found {batch_size}; set a number such as 64")
         self.folder, self.config = locate(Path(run))
@@ -41,7 +42,7 @@ class Predictor:
         self.text_columns: tuple[str, ...] = tuple(task["text"]) if task else ()
         """The columns that the run learned from; empty for a checkpoint that is not a run's."""
         self._task: Task | None = configuration.build(task, "task", Task, self.config.plugins) if self.config else None
-        self._tokenizer, self._model = load(self.folder)
+        self._tokenizer, self._model = load(self.folder, trust_remote_code)
         self.regression: bool = is_regression(self.folder, self._model)
         names: Any = self._model.config.id2label
         self.labels: tuple[str, ...] = tuple(str(names[index]) for index in range(len(names)))

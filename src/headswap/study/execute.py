@@ -51,8 +51,19 @@ def remake(folder: Path) -> Study:
     if not (folder / RUNS).is_file():
         raise RunError(f"{folder}: not a study folder; found no {RUNS}; name the folder that headswap compare printed")
     config = configuration.load(folder / "config.yaml")
-    records = [RunRecord(**(one | {"folder": folder / one["folder"]})) for one in read_json(folder / RUNS)]
+    records = [RunRecord(**(one | {"folder": _beside(folder, one["folder"])})) for one in read_json(folder / RUNS)]
     return draw(config, folder, records)
+
+
+def _beside(folder: Path, name: str) -> Path:
+    """Return a run's folder as runs.json names it: `../RUN`, beside the study's, and nowhere else."""
+    place = Path(name)
+    if place.parts[:1] != ("..",) or len(place.parts) != 2 or place.name == "..":
+        raise RunError(
+            f"{folder / RUNS}: names a run outside the study's neighbours; found {name!r}; put the run's folder beside "
+            "the study's and name it ../RUN"
+        )
+    return folder / place
 
 
 def draw(config: Config, folder: Path, records: Sequence[RunRecord]) -> Study:
