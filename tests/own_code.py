@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-CONFIGURATION = '''
+CONFIGURATION = """
 from pathlib import Path
 from transformers import PreTrainedConfig
 
@@ -22,8 +22,8 @@ class BagConfig(PreTrainedConfig):
     def __init__(self, vocab_size=128, hidden_size=8, **rest):
         self.vocab_size, self.hidden_size = vocab_size, hidden_size
         super().__init__(**rest)
-'''
-MODELING = '''
+"""
+MODELING = """
 import torch
 from torch import nn
 from transformers import PreTrainedModel
@@ -69,7 +69,7 @@ class BagForSequenceClassification(BagPreTrainedModel):
         logits = self.score(self.bag(input_ids, attention_mask).last_hidden_state)
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits)
-'''
+"""
 AUTO_MAP = {
     "AutoConfig": "configuration_bag.BagConfig",
     "AutoModel": "modeling_bag.BagModel",
@@ -88,7 +88,9 @@ def bag_of_words(folder: Path, tokenizer_of: Path, marker: Path, **config) -> Pa
     (folder / "config.json").write_text(json.dumps(settings))
     dice = torch.Generator().manual_seed(3)
     shapes = {"words.weight": (128, 8), "mix.weight": (8, 8), "mix.bias": (8,)}
-    save_file({name: torch.randn(shape, generator=dice) for name, shape in shapes.items()}, folder / "model.safetensors")
+    save_file(
+        {name: torch.randn(shape, generator=dice) for name, shape in shapes.items()}, folder / "model.safetensors"
+    )
     return folder
 
 

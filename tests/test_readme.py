@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
 from finished_runs import make_run
-from headswap import cli
+from headswap import cli, commandline
 from headswap import config as configuration
 from headswap.errors import ConfigError
 from headswap.study.plan import arm_config, audit
@@ -101,7 +101,7 @@ def test_a_command_that_is_shown_parses_and_composes(page, command, monkeypatch)
 
 def check_overrides(verb: str, words: list[str]) -> None:
     """Compose the overrides, every value of a sweep in its turn; files that they name are not looked at."""
-    flags = cli.parse(verb, words)
+    flags = commandline.parse(verb, words)
     if verb in ("list", "doctor") or flags.config_dir:  # a reader's own folder: its page has a test below
         return
     parsed = OverridesParser.create().parse_overrides([word for word in flags.overrides if word != "..."])
@@ -175,7 +175,7 @@ def test_the_arm_that_the_page_on_comparing_adds_can_be_planned(tmp_path):
     shown = [line for block in blocks(page, "bash") for line in block.splitlines() if "--config-dir" in line]
     assert len(shown) == 2
     for command in shown:
-        flags = cli.parse("compare", shlex.split(command, comments=True)[2:])
+        flags = commandline.parse("compare", shlex.split(command, comments=True)[2:])
         config = configuration.compose(flags.overrides, [tmp_path])
         arms = {arm: arm_config(config, arm, 100, 0) for arm in config.study.arms}
         assert sorted(arms) == ["finetune", "probe", "scratch"]

@@ -76,6 +76,7 @@ class HardwareConfig:
     """Where a run computes. None of it is part of a run's identity, but run.json records it.
 
     `num_processes` counts over all machines. `engine` says how processes share the model, `launcher` who starts them.
+    `sbatch` holds options of SLURM's sbatch by their long names; engines.py checks them.
     """
 
     device: str = "auto"
@@ -84,6 +85,7 @@ class HardwareConfig:
     num_machines: int = 1
     engine: str = "ddp"
     launcher: str = "headswap"
+    sbatch: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -213,6 +215,27 @@ def _hardware_faults(train: TrainConfig, hardware: HardwareConfig) -> Iterator[s
         yield (
             f"hardware.launcher: headswap starts plain DDP on one machine; found {hardware.engine} on "
             f"{hardware.num_machines}; set hardware.launcher=accelerate or slurm, then headswap prepare"
+        )
+    yield from _engine_faults(train.save_every, hardware)
+
+
+def _engine_faults(saving: SaveConfig, hardware: HardwareConfig) -> Iterator[str]:
+    """Yield what accelerate would pass over in silence, and what an engine cannot do."""
+    if hardware.engine != "ddp" and hardware.device not in ("auto", "cuda"):
+        yield (
+            f"hardware.engine: {hardware.engine} shares a model out over GPUs alone; found hardware.device="
+            f"{hardware.device}; set hardware.device=cuda or hardware.engine=ddp"
+        )
+    if hardware.launcher == "accelerate" and hardware.device in ("cpu", "mps"):
+        yield (
+            f"hardware.launcher: accelerate launch starts one process where there are no GPUs, whatever is asked; found "
+            f"hardware.device={hardware.device}; set hardware.launcher=headswap or slurm"
+        )
+    if hardware.engine == "deepspeed" and (saving.steps or saving.seconds):
+        yield (
+            f"train.save_every: DeepSpeed keeps the optimizer's state in partitions of its own, no exact state can be "
+            f"saved; found steps={saving.steps}, seconds={saving.seconds}; set train.save_every.seconds=null and "
+            f"train.save_every.steps=null to do without, or hardware.engine=fsdp2"
         )
 
 

@@ -1,0 +1,227 @@
+"""What each verb of the `headswap` command does. Floor 6; imports nothing heavy before a verb needs it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from headswap.commandline import Parser, composed, parse
+from headswap.errors import ConfigError, of_status
+
+
+def train(words: Sequence[str]) -> int:
+    """Train one configuration, its stages one after another."""
+
+    def act(given: Any) -> int:
+        from headswap.launch import job_of, run_jobs
+        from headswap.progress import Watch
+        from headswap.stages import stage_configs
+
+        folder = None
+        for stage, config in stage_configs(*given):
+            job = job_of(config, stage)
+            with Watch(1) as watch:
+                watch.console.print(f"{stage}: {job.folder.path}", markup=False, highlight=False, soft_wrap=True)
+                outcome = run_jobs([job], 1, watch)[0]
+            _finished(outcome)
+            folder = job.folder.path
+        print(folder)
+        return 0
+
+    return composed("train", words, act)
+
+
+def resume(words: Sequence[str]) -> int:
+    """Go on with an unfinished run by its folder."""
+    from headswap.launch import run_jobs
+    from headswap.progress import Watch
+    from headswap.verify import job_in
+
+    folder = _only(words, "resume", "run folder")
+    job = job_in(folder)
+    with Watch(1) as watch:
+        outcome = run_jobs([job], 1, watch)[0]
+    _finished(outcome)
+    print(folder)
+    return 0
+
+
+def verify_resume(words: Sequence[str]) -> int:
+    """Train straight, train with a stop in the middle, and compare the two to the bit."""
+
+    def act(given: Any) -> int:
+        from headswap import verify
+        from headswap.progress import Watch
+
+        with Watch(3) as watch:
+            said = verify.verify_resume(given[0], watch)
+        return _compared(said)
+
+    return composed("verify-resume", words, act)
+
+
+def rerun(words: Sequence[str]) -> int:
+    """Repeat a finished run from its folder; with --verify, say the first value that differs."""
+    from headswap import verify
+    from headswap.progress import Watch
+
+    parser = Parser(prog="headswap rerun", add_help=False, allow_abbrev=False)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--verify", action="store_true")
+    flags = parser.parse_intermixed_args(list(words))
+    with Watch(1) as watch:
+        job = verify.rerun(flags.run, watch)
+    if flags.verify:
+        return _compared(verify.compare_runs(flags.run, job.folder.path))
+    _print_scores(job.folder.result(), False)
+    print(job.folder.path)
+    return 0
+
+
+def _compared(said: Any) -> int:
+    print("\n".join(said.lines))
+    return 0 if said.same else 1
+
+
+def _only(words: Sequence[str], verb: str, what: str) -> Path:
+    if len(words) != 1:
+        raise ConfigError(f"headswap {verb}: needs one {what}; found {len(words)}; see headswap --help")
+    return Path(words[0])
+
+
+def _finished(outcome: Any) -> None:
+    if not outcome.finished:
+        raise of_status(outcome.status, outcome.code, outcome.error)
+    _print_scores(outcome.job.folder.result(), outcome.reused)
+
+
+def compare(words: Sequence[str]) -> int:
+    """Train the study's runs and write its verdict and report."""
+
+    def act(given: Any) -> int:
+        from headswap.progress import Watch
+        from headswap.study import execute
+        from headswap.study.plan import plan, study_folder
+
+        config = given[0]
+        cells = plan(config)
+        with Watch(len(cells)) as watch:
+            watch.console.print(f"study: {len(cells)} runs in {study_folder(config)}", soft_wrap=True, highlight=False)
+            found = execute.execute(config, cells, watch)
+        execute.show(found, watch.console)
+        print(found.folder)
+        return 0
+
+    return composed("compare", words, act)
+
+
+def report(words: Sequence[str]) -> int:
+    """Make a study's report again from its folder."""
+    from rich.console import Console
+
+    from headswap.study import execute
+
+    found = execute.remake(_only(words, "report", "study folder"))
+    execute.show(found, Console())
+    print(found.folder)
+    return 0
+
+
+def plan(words: Sequence[str]) -> int:
+    """Say what would run, without training."""
+
+    def act(given: Any) -> None:
+        from headswap import overview
+
+        config, flags = given
+        overview.print_plan(config, flags)
+
+    return composed("plan", words, act)
+
+
+def show(words: Sequence[str]) -> int:
+    """Print the composed configuration."""
+    import yaml
+
+    from headswap import config as configuration
+
+    flags = parse("show", words)
+    if flags.cfg or flags.info:
+        return composed("show", words, lambda _: 0)
+    tree = configuration.to_dict(configuration.compose(flags.overrides, flags.config_dir))
+    tree.pop("choices")
+    print(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), end="")
+    return 0
+
+
+def list_options(words: Sequence[str]) -> int:
+    """Print every option of a group, or of all, with its comment line."""
+    from headswap.overview import print_options
+
+    flags = parse("list", words)
+    if len(flags.overrides) > 1:
+        raise ConfigError(f"headswap list: takes one group; found {' '.join(flags.overrides)}; see headswap --help")
+    print_options(flags.overrides[0] if flags.overrides else None, flags.config_dir)
+    return 0
+
+
+def predict(words: Sequence[str]) -> int:
+    """Label texts with a finished run."""
+    parser = Parser(prog="headswap predict", add_help=False, allow_abbrev=False)
+    parser.add_argument("run")
+    parser.add_argument("--text", action="append", default=[])
+    parser.add_argument("--input", type=Path)
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--column", action="append", default=[])
+    parser.add_argument("--batch-size", type=int, default=64)
+    flags = parser.parse_intermixed_args(list(words))
+    if bool(flags.text) == bool(flags.input):
+        raise ConfigError("headswap predict: needs --text or --input, one of them; see headswap --help")
+    if flags.input and not flags.output:
+        raise ConfigError("headswap predict: --input needs --output; name a csv, jsonl or parquet file")
+    from headswap.predict import Predictor, predict_file
+
+    predictor = Predictor(Path(flags.run), flags.batch_size)
+    if flags.input:
+        count = predict_file(predictor, flags.input, flags.output, flags.column)
+        print(f"{count} rows labelled", file=sys.stderr)
+        print(flags.output)
+        return 0
+    for text, answer in zip(flags.text, predictor(flags.text), strict=True):
+        scores = "  ".join(f"{label} {score:.4f}" for label, score in answer["scores"].items())
+        print(f"{answer['label']}\t{scores}\t{text}")
+    return 0
+
+
+def doctor(words: Sequence[str]) -> int:
+    """Say what this machine has."""
+    from headswap.overview import print_doctor
+
+    parse("doctor", words)
+    return print_doctor()
+
+
+def _print_scores(result: dict[str, Any], reused: bool) -> None:
+    scores = "  ".join(f"{name} {value:.4f}" for name, value in result["scores"]["test"].items())
+    seconds = result["seconds"]["total"]
+    print(
+        f"test ({result['rows']['test']} rows): {scores}  [{'reused' if reused else f'{seconds:.1f} s'}, "
+        f"best step {result['best_step']} of {result['steps']}, {result['precision']} on {result['device']}]"
+    )
+
+
+VERBS: dict[str, Callable[[Sequence[str]], int]] = {
+    "train": train,
+    "compare": compare,
+    "predict": predict,
+    "resume": resume,
+    "rerun": rerun,
+    "verify-resume": verify_resume,
+    "list": list_options,
+    "show": show,
+    "plan": plan,
+    "report": report,
+    "doctor": doctor,
+}
