@@ -27,7 +27,7 @@ def main() -> None:
     flags = parser.parse_args()
     config = compose([f"hardware.threads={flags.threads}"])
     plugs = build_plugs(config)
-    hardware = start(config.hardware, config.train.precision)
+    hardware = start(config.hardware, config.train)
     for length in flags.lengths:
         found = []
         for kernel in ("sdpa", "eager"):

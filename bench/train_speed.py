@@ -52,7 +52,7 @@ class Bench:
         request = DataRequest(rows, 64, 64)
         self.splits = self.plugs.task.load(request, self.seeds)
         self.tokenizer = self.plugs.body.tokenizer()
-        self.hardware = start(self.config.hardware, self.config.train.precision)
+        self.hardware = start(self.config.hardware, self.config.train)
         texts = {"text": self.splits.train["text"], "label": self.splits.train["label"]}
         self.rows = datasets.Dataset.from_dict({name: list(values) for name, values in texts.items()})
 

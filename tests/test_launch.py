@@ -112,7 +112,10 @@ def test_a_bug_in_a_child_is_code_one_and_a_traceback_in_its_log(mixed):
 def test_a_folder_in_which_another_process_trains_is_refused_with_its_pid(mixed):
     made, outcomes, _ = mixed
     assert outcomes[4].code == 1
-    assert f"{made[4].folder.path}: another process trains here; found its lock (pid {os.getpid()} on " in outcomes[4].error
+    assert (
+        f"{made[4].folder.path}: another process trains here; found its lock (pid {os.getpid()} on "
+        in outcomes[4].error
+    )
 
 
 def test_what_a_killed_run_left_is_cleared_when_it_is_asked_for_again(mixed):

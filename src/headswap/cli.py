@@ -25,13 +25,14 @@ verbs
   resume RUN                 go on with an unfinished run by its folder, to the bit
   rerun RUN [--verify]       repeat a finished run from its folder; say the first value that differs
   verify-resume [OVERRIDES]  train straight and in two halves, and compare the two to the bit
+  prepare [OVERRIDES]        make a run ready for accelerate launch or SLURM; the last line is the command to type
   report FOLDER              make a study's report again from its finished runs
   plan [OVERRIDES]           what would run: rows, labels, steps, parameters, folders; trains nothing
   list [GROUP]               every option of every group, with what it is for
   show [OVERRIDES]           the composed configuration
   doctor                     versions, devices, the precision that auto picks, missing extras
 
-flags of train, compare, verify-resume, plan, show (as in Hydra)
+flags of train, compare, verify-resume, prepare, plan, show (as in Hydra)
   -m, --multirun            sweep: headswap train -m seed=1,2,3
   --cfg job|hydra|all       print the configuration and stop; --resolve, --package PACKAGE
   --info [WHAT]             print Hydra's view: all, config, defaults, defaults-tree, plugins, searchpath

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from headswap.errors import ConfigError
+from headswap.errors import ConfigError, Stopped
 
 
 class Parser(argparse.ArgumentParser):
@@ -48,11 +48,21 @@ def composed(verb: str, words: Sequence[str], act: Callable[[Any], int | None]) 
         from headswap.hydra_app import multirun
 
         codes: list[int] = []
+        stopped: list[Stopped] = []
 
         def job(tree: dict[str, Any], overrides: list[str]) -> None:
             config = configuration.checked(configuration.from_dict(tree))
-            codes.append(act((config, argparse.Namespace(**vars(flags) | {"overrides": overrides}))) or 0)
+            try:
+                codes.append(act((config, argparse.Namespace(**vars(flags) | {"overrides": overrides}))) or 0)
+            except Stopped as error:  # Hydra would go on with the next job
+                stopped.append(error)
+                raise KeyboardInterrupt from error
 
-        multirun(flags.overrides, flags.config_dir, job)
+        try:
+            multirun(flags.overrides, flags.config_dir, job)
+        except KeyboardInterrupt:
+            if stopped:
+                raise stopped[0] from None
+            raise
         return max(codes, default=0)
     return act((configuration.compose(flags.overrides, flags.config_dir), flags)) or 0

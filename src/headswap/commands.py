@@ -80,6 +80,19 @@ def rerun(words: Sequence[str]) -> int:
     return 0
 
 
+def prepare(words: Sequence[str]) -> int:
+    """Make a run ready for another launcher; the last line is the command that starts it."""
+
+    def act(given: Any) -> None:
+        from headswap.prepare import prepare as made_ready
+
+        ready = made_ready(given[0])
+        for line in (*ready.files, *ready.hints, ready.command or ready.folder):
+            print(line)
+
+    return composed("prepare", words, act)
+
+
 def _compared(said: Any) -> int:
     print("\n".join(said.lines))
     return 0 if said.same else 1
@@ -219,6 +232,7 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "resume": resume,
     "rerun": rerun,
     "verify-resume": verify_resume,
+    "prepare": prepare,
     "list": list_options,
     "show": show,
     "plan": plan,

@@ -26,7 +26,7 @@ FSDP2 = {
     "fsdp_offload_params": False,
     "fsdp_state_dict_type": "SHARDED_STATE_DICT",  # states are headswap's own; this one adds no second backend
     "fsdp_cpu_ram_efficient_loading": False,  # every process builds the same model from the same seed
-    "fsdp_activation_checkpointing": False,  # accelerate's draws other dropout masks again; train.gradient_checkpointing
+    "fsdp_activation_checkpointing": False,  # accelerate's draws new dropout masks; train.gradient_checkpointing
 }
 _TYPES = {"ddp": "MULTI_GPU", "fsdp2": "FSDP", "deepspeed": "DEEPSPEED"}
 _DEEPSPEED_NAMES = {
@@ -131,7 +131,7 @@ def sbatch_options(config: Config, folder: Path) -> dict[str, Any]:
         "signal": "USR1@120",
         "requeue": True,
         "open-mode": "append",
-        "output": str(folder / "slurm-%j.txt").replace("%", "%%").replace("%%j.txt", "%j.txt"),
+        "output": str(folder).replace("%", "%%") + "/slurm-%j.txt",
         **hardware.sbatch,
     }
     return {name: value for name, value in wanted.items() if value is not None and value is not False}

@@ -48,6 +48,8 @@ def prepare(config: Config) -> Prepared:
     with folder.locked():
         if not config.output.reuse:
             folder.clear()
+        for stale in (ACCELERATE, JOB):  # an earlier choice of launcher
+            (folder / stale).unlink(missing_ok=True)
         write_text(folder / "config.yaml", configuration.dump(config))
         if config.hardware.launcher == "slurm":
             write_text(folder / JOB, job_script(config, folder.path, Path.cwd()))
@@ -65,8 +67,8 @@ def accelerate_yaml(config: Config) -> str:
 def _refuse(config: Config) -> None:
     if config.stages:
         raise ConfigError(
-            f"stages: headswap prepare makes one run; found {len(config.stages)} stages; prepare each by its overrides, "
-            f"the next one with run=FOLDER of the one before"
+            f"stages: headswap prepare makes one run; found {len(config.stages)} stages; prepare each by its "
+            f"overrides, the next one with run=FOLDER of the one before"
         )
     if config.hardware.launcher == "headswap":
         raise ConfigError(

@@ -27,10 +27,10 @@ def like(value: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 def layer_classes(model: Any) -> list[str]:
-    """Return the names of the layers that FSDP2 gathers one at a time: the architecture's own, without the embeddings.
+    """Return the names of the layers that FSDP2 gathers one at a time: the architecture's own but for the embeddings.
 
-    accelerate 1.15 shards the input embedding by itself, after these. BERT, RoBERTa and their kin name the module around
-    it as well (`BertEmbeddings`), and torch then fails because the embedding's weight is in pieces already.
+    accelerate 1.15 shards the input embedding by itself, after these. BERT, RoBERTa and their kin name the module
+    around it as well (`BertEmbeddings`), and torch then fails because the embedding's weight is in pieces already.
     """
     names = set(getattr(model, "_no_split_modules", None) or ())
     embedding = model.get_input_embeddings()
