@@ -21,7 +21,8 @@ usage: headswap VERB [OVERRIDES] [FLAGS]
 verbs
   train [OVERRIDES]          fine-tune one run, or a sweep with -m; an unfinished one goes on where it was saved
   compare [OVERRIDES]        train pretrained and random-init twins over paired seeds: verdict and report.html
-  predict RUN                label texts with a finished run: --text "..." or --input FILE --output FILE
+  predict RUN                label texts with a finished run: --text "..." or --input FILE --output FILE;
+                             --trust-remote-code runs the Python code of its folder
   resume RUN                 go on with an unfinished run by its folder, to the bit
   rerun RUN [--verify]       repeat a finished run from its folder; say the first value that differs
   verify-resume [OVERRIDES]  train straight and in two halves, and compare the two to the bit

@@ -189,6 +189,7 @@ def predict(words: Sequence[str]) -> int:
     parser.add_argument("--output", type=Path)
     parser.add_argument("--column", action="append", default=[])
     parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--trust-remote-code", action="store_true")
     flags = parser.parse_intermixed_args(list(words))
     if bool(flags.text) == bool(flags.input):
         raise ConfigError("headswap predict: needs --text or --input, one of them; see headswap --help")
@@ -196,7 +197,7 @@ def predict(words: Sequence[str]) -> int:
         raise ConfigError("headswap predict: --input needs --output; name a csv, jsonl or parquet file")
     from headswap.predict import Predictor, predict_file
 
-    predictor = Predictor(Path(flags.run), flags.batch_size)
+    predictor = Predictor(Path(flags.run), flags.batch_size, flags.trust_remote_code)
     if flags.input:
         count = predict_file(predictor, flags.input, flags.output, flags.column)
         print(f"{count} rows labelled", file=sys.stderr)

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from headswap.confinement import confined
 from headswap.errors import DamagedError, RunError
 
 MANIFEST = "manifest.json"
@@ -104,7 +105,7 @@ def verify(folder: Path) -> dict[str, Any]:
     files = read_manifest(folder)
     for name, expected in files.items():
         path = folder / name
-        if not path.is_file() or not path.resolve().is_relative_to(folder.resolve()):
+        if not path.is_file():
             raise DamagedError(f"{path}: missing; found no such file, expected {expected['size']:,} bytes; {_REMEDY}")
         size = path.stat().st_size
         if size != expected["size"]:
@@ -130,8 +131,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not whole:
         raise DamagedError(f"{path}: changed since it was written; found other bytes than its own hash; {_REMEDY}")
     for name in files:
-        if not name or name.startswith("/") or ".." in name.split("/") or "\\" in name or "\0" in name:
-            raise DamagedError(f"{path}: a name leads out of the folder; found {name!r}; do not trust this folder")
+        confined(folder, name, path, DamagedError)
     return files
 
 

@@ -74,8 +74,6 @@ def accelerate_config(config: Config) -> dict[str, Any]:
         "num_processes": hardware.num_processes,
         "machine_rank": 0,
         "main_process_port": 29500 if several else 0,  # 0 takes a free one, for two runs beside one another
-        "rdzv_backend": "static",
-        "same_network": True,
         **({"fsdp_config": dict(FSDP2)} if hardware.engine == "fsdp2" else {}),
         **({"deepspeed_config": deepspeed_config(config)} if hardware.engine == "deepspeed" else {}),
     }

@@ -12,6 +12,7 @@ from importlib import metadata
 from typing import Any
 
 from headswap.hardware import Hardware
+from headswap.placeholders import looks_secret
 from headswap.spine import Config
 
 PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "evaluate", "hydra-core", "numpy")
@@ -45,7 +46,9 @@ def versions() -> dict[str, str]:
 
 def variables(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the environment variables that matter to a result."""
-    return {name: environment[name] for name in sorted(environment) if VARIABLES.fullmatch(name)}
+    return {
+        name: environment[name] for name in sorted(environment) if VARIABLES.fullmatch(name) and not looks_secret(name)
+    }
 
 
 def git_state() -> dict[str, Any] | None:

@@ -71,7 +71,11 @@ def run(config: Config, folder: RunFolder, report: Report, stop: Stop | None = N
     folder.note(attention=hardware.choose_attention(model, config.train.attention, config.data.max_length))
     if hardware.first:
         write_json(folder / "ledger.json", ledger.to_dict())
-        said = {"table": ledger.table(), "rows": rows_of(splits)["rows"], "warnings": said_of(splits, batches)}
+        said = {
+            "table": ledger.table(),
+            "rows": rows_of(splits)["rows"],
+            "warnings": [*plugs.body.notices(), *said_of(splits, batches)],
+        }
         report({"kind": "ledger", **said})
     clock.lap("body")
 
@@ -260,6 +264,8 @@ def shielded(report: Report) -> Report:
     broken: list[str] = []
 
     def tell(line: Mapping[str, Any]) -> None:
+        if line["kind"] == "warning":
+            print(line["text"])  # into the log too, where nobody watches
         if broken:
             return
         try:

@@ -228,8 +228,8 @@ def _engine_faults(saving: SaveConfig, hardware: HardwareConfig) -> Iterator[str
         )
     if hardware.launcher == "accelerate" and hardware.device in ("cpu", "mps"):
         yield (
-            f"hardware.launcher: accelerate launch starts one process where there are no GPUs, whatever is asked; found "
-            f"hardware.device={hardware.device}; set hardware.launcher=headswap or slurm"
+            f"hardware.launcher: accelerate launch starts one process where there are no GPUs, whatever is asked; "
+            f"found hardware.device={hardware.device}; set hardware.launcher=headswap or slurm"
         )
     if hardware.engine == "deepspeed" and (saving.steps or saving.seconds):
         yield (

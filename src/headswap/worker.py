@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from headswap.errors import ConfigError, HeadswapError
+from headswap.placeholders import conceal
 from headswap.records import RunFolder, write_text
 from headswap.stopping import Stop
 
@@ -91,7 +92,8 @@ def main() -> int:
                 held.enter_context(folder.locked())
             if line is not None:
                 held.enter_context(logged(folder / ("log.txt" if rank == 0 else f"rank_{rank}.txt")))
-            ended = outcome(folder, line.report if line is not None and rank == 0 else _quiet, stop)
+            alone = _spoken if rank == 0 else _quiet
+            ended = outcome(folder, line.report if line is not None and rank == 0 else alone, stop)
         except HeadswapError as error:
             ended = _failure(error, str(error))
         if line is not None:
@@ -104,22 +106,23 @@ def main() -> int:
 
 def outcome(folder: RunFolder, report: Report, stop: Stop) -> dict[str, Any]:
     """Run the folder's configuration; return how it ended as one message, whatever went wrong."""
-    rank = int(os.environ.get("RANK", "0"))
+    rank, told = int(os.environ.get("RANK", "0")), ""
     try:
         from headswap.config import load
         from headswap.run import run
 
         if not (folder / "config.yaml").is_file():
             raise ConfigError(f"{folder.path}: not a run folder; found no config.yaml; make one with headswap prepare")
+        told = (folder / "config.yaml").read_text(encoding="utf-8")
         return {"kind": "finished", "result": run(load(folder / "config.yaml"), folder, report, stop)}
     except HeadswapError as error:
-        print(error, file=sys.stderr)
-        ended = _failure(error, str(error))
+        ended = _failure(error, conceal(str(error), told))
+        print(ended["error"], file=sys.stderr)
     except Exception as error:  # noqa: BLE001 (the last line of defence: whatever it was is one failed run)
-        traceback.print_exc()
         log = folder / ("log.txt" if rank == 0 else f"rank_{rank}.txt")
-        ended = _failure(error, f"{type(error).__name__}: {error}; the traceback is in {log}")
-        ended["traceback"] = traceback.format_exc()
+        ended = _failure(error, conceal(f"{type(error).__name__}: {error}; the traceback is in {log}", told))
+        ended["traceback"] = conceal(traceback.format_exc(), told)
+        print(ended["traceback"], file=sys.stderr)
     if rank == 0:
         with contextlib.suppress(HeadswapError):
             folder.note(status=ended["status"], error=ended["error"])
@@ -160,6 +163,13 @@ class Line:
             self._cut = True
             if message["kind"] not in ("finished", "failed"):
                 self._stop.ask("the loss of the process that started this run")
+
+
+def _spoken(line: Mapping[str, Any]) -> None:
+    """Print what a person would want to see where no parent shows it: accelerate launch, srun."""
+    if line["kind"] in ("validation", "resumed", "saved"):
+        values = {key: value for key, value in line.items() if key not in ("kind", "examples", "seconds")}
+        print(f"headswap: {line['kind']} {values}", flush=True)
 
 
 def _quiet(line: Mapping[str, Any]) -> None:

@@ -74,7 +74,7 @@ def load(folder: Path, trust_remote_code: bool = False) -> tuple[Any, PreTrained
     from headswap.data import pad_token_id
 
     # The run's own configuration is not asked: a folder that came from elsewhere cannot vouch for itself.
-    check_code(folder, trust_remote_code, "Predictor(..., trust_remote_code=True)")
+    check_code(folder, trust_remote_code, "--trust-remote-code, in Python Predictor(..., trust_remote_code=True)")
     weight_files(folder)  # the shards that an index names must lie in the folder
     guard = {"local_files_only": True, "trust_remote_code": trust_remote_code}
     faults = (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError)
