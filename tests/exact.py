@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,7 @@ def go(
     stop: Stop | int | None = None,
     change: Callable[[Any], Any] = lambda net: net,
     tell: Callable[[Any], None] = lambda line: None,
+    facts: Mapping[str, Any] | None = None,
     **changed: Any,
 ) -> Left:
     """Train in `folder` as one process does: from its newest whole checkpoint, until the end or until stopped.
@@ -76,6 +77,7 @@ def go(
         stop: the step to stop after, or a Stop that something else asks.
         change: what to do to the model before it trains, such as a hook on it.
         tell: told of every event and line, as a display is.
+        facts: what a saved state must agree with.
     """
     folder.mkdir(exist_ok=True)
     log, events = MetricsLog(folder / METRICS), []
@@ -91,7 +93,7 @@ def go(
         return log.lines
 
     stop = stop if isinstance(stop, Stop) else Stop(stop)
-    keeper = Keeper(checkpoints, stop, {}, settle, resume)
+    keeper = Keeper(checkpoints, stop, facts or {}, settle, resume)
     made = training(net, train, lambda line: (log.add(line), tell(line)), keeper=keeper, **changed)
     left = Left(folder, {}, events=events, checkpoints=checkpoints)
     try:

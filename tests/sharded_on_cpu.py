@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch.distributed.fsdp import fully_shard
 from transformers import BertConfig, BertForSequenceClassification
@@ -24,6 +24,7 @@ def shard_on_cpu(accelerator: Accelerator, plugin: FullyShardedDataParallelPlugi
     """Make an Accelerator on CPUs believe in FSDP2, as a GPU would have it."""
     accelerator.state.fsdp_plugin = plugin
     accelerator.state.distributed_type = DistributedType.FSDP
+    PartialState._shared_state["distributed_type"] = DistributedType.FSDP  # else the next state made of it forgets
 
 
 def plugin(**settings: Any) -> FullyShardedDataParallelPlugin:

@@ -1,32 +1,35 @@
 """A training stopped anywhere and gone on with is the training that was never stopped, to the bit: atol is 0."""
 
+import time
 from dataclasses import replace
 
 import pytest
 import torch
 
 from exact import BASE, STEPS, TWO_PHASES, Points, every, go, in_pieces, mismatches, saved_files, wandering
+from headswap.errors import RunError, Stopped
 from headswap.spine import SaveConfig
 from headswap.stopping import Stop
-from tiny_training import batches
 
 
 def checkpointed(net):
-    net.gradient_checkpointing_enable({"use_reentrant": False})
+    """As run.py does, by the name that the installed transformers has for it."""
+    enable = getattr(net, "activation_checkpointing_enable", None) or net.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
 
 
 WANDERING = {"score": wandering, "metric": Points()}
-SETTINGS = {
+SETTINGS = {  # the first two are judged by accuracy on validation rows
     "accumulation, best weights": (BASE, {}),
-    "last weights": (replace(BASE, keep="last"), {}),
     "one pass a step, log-spaced marks": (replace(BASE, micro_batch_size=None, evaluate_every=None, evaluations=3), {}),
-    "two phases": (BASE, {"phases": TWO_PHASES}),
-    "two phases, best anywhere": (replace(BASE, evaluate_every=1), {"phases": TWO_PHASES, **WANDERING}),
+    "last weights": (replace(BASE, keep="last"), WANDERING),
+    "two phases": (BASE, {"phases": TWO_PHASES, **WANDERING}),
+    "two phases, always judged": (replace(BASE, evaluate_every=1), {"phases": TWO_PHASES, **WANDERING}),
     "patience": (replace(BASE, evaluate_every=1, patience=2), WANDERING),
-    "gradient checkpointing": (BASE, {"change": checkpointed}),
+    "gradient checkpointing": (BASE, {"change": checkpointed, **WANDERING}),
     "no clipping, constant rate, warm-up": (
         replace(BASE, max_grad_norm=None, schedule="constant", warmup_share=0.5),
-        {},
+        WANDERING,
     ),
 }
 STOPS = {
@@ -85,17 +88,17 @@ def test_the_last_state_of_a_stopped_training_is_that_of_a_straight_one(name, st
 
 def test_the_settings_are_not_idle(straight):
     """The best step lies in the middle, patience ends the training, dropout and the settings change the weights."""
-    assert 0 < straight("two phases, best anywhere").progress.best_step < STEPS
+    assert 0 < straight("two phases, always judged").progress.best_step < STEPS
     early = straight("patience").progress
     assert early.stopped_early
     assert 2 < early.step < STEPS
-    names = ["accumulation, best weights", "two phases", "no clipping, constant rate, warm-up"]
+    names = ["last weights", "two phases", "no clipping, constant rate, warm-up"]
     weights = [straight(name).weights["classifier.weight"] for name in names]
     assert not any(torch.equal(weights[0], other) for other in weights[1:])
-    assert mismatches(straight("accumulation, best weights"), straight("gradient checkpointing")) == []
+    assert straight("gradient checkpointing").lines == straight("last weights").lines  # it draws dropout again
 
 
-@pytest.mark.parametrize("name", ["accumulation, best weights", "two phases, best anywhere"])
+@pytest.mark.parametrize("name", ["accumulation, best weights", "two phases, always judged"])
 def test_saving_after_every_step_changes_no_bit(name, straight, tmp_path):
     train, changed = SETTINGS[name]
     saved = go(tmp_path, replace(train, save_every=every(1)), **changed)
@@ -106,7 +109,7 @@ def test_saving_after_every_step_changes_no_bit(name, straight, tmp_path):
 
 def test_an_older_best_is_kept_through_saves_and_resumes(straight, tmp_path):
     """The two newest states may count on a best of long ago; what neither counts on is removed."""
-    name = "two phases, best anywhere"
+    name = "two phases, always judged"
     train, changed = SETTINGS[name]
     best = straight(name).progress.best_step
     train = replace(train, save_every=every(1))
@@ -118,7 +121,7 @@ def test_an_older_best_is_kept_through_saves_and_resumes(straight, tmp_path):
 
 
 def test_a_stop_while_validation_is_scored_saves_what_was_before_it(straight, tmp_path):
-    name = "two phases, best anywhere"
+    name = "two phases, always judged"
     train, changed = SETTINGS[name]
     for asked in (2, 4, STEPS):  # in a phase, at its end, at the end of all
         folder, stop, seen = tmp_path / str(asked), Stop(), []
@@ -127,7 +130,7 @@ def test_a_stop_while_validation_is_scored_saves_what_was_before_it(straight, tm
             seen.append(split)
             if len(seen) == asked:
                 stop.ask("a test")
-                raise stopped_while_scoring()
+                raise Stopped("stopped by a test while validation was scored")
             return wandering(net, split)
 
         left = go(folder, train, stop, **(changed | {"score": score}))
@@ -136,17 +139,13 @@ def test_a_stop_while_validation_is_scored_saves_what_was_before_it(straight, tm
         assert mismatches(straight(name), go(folder, train, **changed)) == []
 
 
-def stopped_while_scoring():
-    from headswap.errors import Stopped
-
-    return Stopped("stopped by a test while validation was scored")
 
 
 class Fake:
     """A monotonic clock that moves when told."""
 
     def __init__(self):
-        self.now = 100.0
+        self.now = time.monotonic()
 
     def __call__(self):
         return self.now
@@ -164,37 +163,37 @@ def test_a_slow_disk_stretches_the_seconds_between_saves(took, due_after, tmp_pa
     train = replace(BASE, save_every=SaveConfig(seconds=300.0))
     left = go(tmp_path, train, 1, tell=slow)
     checkpoints = left.checkpoints
-    assert (checkpoints.count, checkpoints.seconds) == (1, took)
+    assert (checkpoints.count, round(checkpoints.seconds, 3)) == (1, took)
     assert not checkpoints.due(1)
-    clock.now += due_after - 0.5
+    clock.now += due_after - 1
     assert not checkpoints.due(2)
-    clock.now += 0.5
+    clock.now += 1.01
     assert checkpoints.due(2)
 
 
-def test_saves_come_by_steps_or_seconds_or_not_at_all(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("saves", "steps"),
+    [
+        (every(3), [3, 6]),
+        (SaveConfig(seconds=25.0), [3, 6]),
+        (SaveConfig(steps=4, seconds=25.0), [3, 4, 7]),
+        (SaveConfig(seconds=None), []),
+    ],
+)
+def test_saves_come_by_steps_or_seconds_or_not_at_all(saves, steps, tmp_path, monkeypatch):
     clock = Fake()
     monkeypatch.setattr("headswap.checkpoint.time.monotonic", clock)
 
     def tick(line):
         clock.now += 10.0 if line["kind"] == "train" else 0.0
 
-    wanted = {
-        "steps": (every(3), [3, 6]),
-        "seconds": (SaveConfig(seconds=25.0), [3, 6]),
-        "both": (SaveConfig(steps=4, seconds=25.0), [3, 4, 7]),
-        "neither": (SaveConfig(seconds=None), []),
-    }
-    for name, (saves, steps) in wanted.items():
-        left = go(tmp_path / name, replace(BASE, save_every=saves), tell=tick)
-        assert [event["step"] for event in left.events if event["kind"] == "saved"] == steps, name
+    left = go(tmp_path, replace(BASE, save_every=saves), tell=tick)
+    assert [event["step"] for event in left.events if event["kind"] == "saved"] == steps
 
 
 def test_another_training_is_refused_rather_than_gone_on_with(tmp_path):
-    from headswap.errors import RunError
-
-    go(tmp_path, BASE, 3)
+    go(tmp_path, BASE, 3, facts={"made_of": {"data": "abd"}})
     with pytest.raises(RunError, match=r"step-00000003: saved by another training; found 8 steps, expected 9; remove"):
         go(tmp_path, replace(BASE, max_steps=9))
-    with pytest.raises(RunError, match="found data None, expected abc"):
-        go(tmp_path, BASE, batches=batches(), change=None)
+    with pytest.raises(RunError, match=r"saved by another training; found data abd, expected abc; remove the folder"):
+        go(tmp_path, BASE, facts={"made_of": {"data": "abc"}})

@@ -9,7 +9,7 @@ FLOORS = {
     1: "tasks bodies heads strategies metrics",
     2: "data arrow_cache model bodyconfig architecture gates weights ledger hardware records engines sharding",
     3: "loop step checkpoint schedule evaluate modelcard",
-    4: "run worker warm elastic resume provenance",
+    4: "run worker warm elastic resume provenance summary",
     5: "study predict export launch prepare stages verify",
     6: "cli commands commandline hydra_app overview progress __main__",
 }

@@ -66,6 +66,17 @@ def test_a_cancelled_job_saves_but_stays_out_of_the_queue(job, stubs):
     assert (running.returncode, stubs.requeued) == (75, "")
 
 
+def test_a_job_that_saves_no_state_does_not_start_anew_for_ever(stubs, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", str(stubs.python))
+    words = ["hardware=slurm", "hardware.engine=deepspeed", "hardware.num_processes=2", "train.save_every.seconds=null"]
+    script = tmp_path / "job.sh"
+    script.write_text(job_script(compose(words), tmp_path, tmp_path))
+    running = stubs.start(script, ends="75")
+    running.communicate(timeout=30)
+    assert (running.returncode, stubs.requeued) == (75, "")
+    assert "#SBATCH --no-requeue" in script.read_text().splitlines()
+
+
 @pytest.mark.parametrize("code", [1, 2])
 def test_a_failed_job_stays_out_of_the_queue(job, stubs, code):
     running = stubs.start(job, ends=str(code))

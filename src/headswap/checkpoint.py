@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 
 from headswap.durable import published, verify
 from headswap.errors import DamagedError
+from headswap.sharding import like
 from headswap.spine import SaveConfig
 
 WEIGHTS, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
@@ -214,13 +215,16 @@ def optimizer_tensors(optimizer: Any, names: Mapping[torch.Tensor, str]) -> dict
     }
 
 
-def fill_optimizer(optimizer: Any, names: Sequence[str], tensors: Mapping[str, torch.Tensor]) -> None:
-    """Give a new optimizer the state of an earlier one; `names` are its weights', group by group."""
-    numbers = {name: number for number, name in enumerate(names)}
+def fill_optimizer(optimizer: Any, names: Mapping[torch.Tensor, str], tensors: Mapping[str, torch.Tensor]) -> None:
+    """Give a new optimizer the state of an earlier one, in pieces where its weights are."""
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    numbers = {names[weight]: number for number, weight in enumerate(weights)}
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in tensors.items():
         kind, name = key.split("/", 1)
-        state.setdefault(numbers[name], {})[kind] = value
+        number = numbers[name]
+        shaped = value.shape == weights[number].shape  # a moment is, the count of steps is not
+        state.setdefault(number, {})[kind] = like(value, weights[number]) if shaped else value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

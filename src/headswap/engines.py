@@ -43,7 +43,8 @@ _OWN_OPTIONS = {
     "ntasks-per-node": "hardware.num_processes",
     "cpus-per-task": "hardware.threads",
     "gpus-per-task": "hardware.sbatch.gpus-per-node",  # it hides a node's other GPUs from a process, NCCL wants them
-    "requeue": "hardware.launcher",
+    "requeue": "hardware.engine",
+    "no-requeue": "hardware.engine",
 }
 
 
@@ -82,8 +83,8 @@ def accelerate_config(config: Config) -> dict[str, Any]:
 def deepspeed_config(config: Config) -> dict[str, Any]:
     """Return accelerate's DeepSpeed settings: ZeRO-2, and the loop's own accumulation and clipping limit.
 
-    A clipping of 0.0 means none; left out, accelerate would fill in 1.0. The worker still has to give the engine
-    `train_micro_batch_size_per_gpu`, which accelerate reads off data loaders that headswap has none of.
+    A clipping of 0.0 means none; left out, accelerate would fill in 1.0. `train_micro_batch_size_per_gpu` the worker
+    sets: this file cannot, and accelerate reads it off data loaders, which headswap has none of.
     """
     return {
         "zero_stage": 2,
@@ -127,7 +128,7 @@ def sbatch_options(config: Config, folder: Path) -> dict[str, Any]:
         **threads,
         **gpus,
         "signal": "USR1@120",
-        "requeue": True,
+        "requeue" if _saves(hardware) else "no-requeue": True,
         "open-mode": "append",
         "output": str(folder).replace("%", "%%") + "/slurm-%j.txt",
         **hardware.sbatch,
@@ -153,6 +154,7 @@ def job_script(config: Config, folder: Path, place: Path) -> str:
         threads=f"--cpus-per-task={hardware.threads} " if hardware.threads else "",
         local=hardware.num_processes // hardware.num_machines,
         command=shlex.join([sys.executable, "-m", "headswap.worker", str(folder)]),
+        requeue=_REQUEUE if _saves(hardware) else "",
     )
 
 
@@ -168,6 +170,11 @@ def _check_option(name: str, value: Any) -> None:
         raise ConfigError(
             f"{key}: must reach the processes, which listen to USR1 and TERM; found {value!r}; set USR1@<seconds>"
         )
+
+
+def _saves(hardware: HardwareConfig) -> bool:
+    """Return whether a stopped run has a state to go on from: one put back without would start anew for ever."""
+    return hardware.engine != "deepspeed"
 
 
 def _exports(hardware: HardwareConfig, environment: Mapping[str, str]) -> str:
@@ -210,10 +217,11 @@ srun --kill-on-bad-exit=0 --wait=600 {threads}bash -c '
 export RANK="$SLURM_PROCID" LOCAL_RANK="$SLURM_LOCALID" WORLD_SIZE="$SLURM_NTASKS" LOCAL_WORLD_SIZE={local}
 trap "" USR1
 exec "$@"' worker {command} || code=$?
-
+{requeue}
+exit "$code"
+"""
+_REQUEUE = """
 # 75: stopped by a signal with its state saved; the same job goes on from there.
 if [ "$code" -eq 75 ] && [ -z "$ended" ]; then
   scontrol requeue "$SLURM_JOB_ID"
-fi
-exit "$code"
-"""
+fi"""

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from headswap import config as configuration
+from headswap.engines import refuse_other_launchers
 from headswap.errors import ConfigError, HeadswapError, Stopped, of_status
 from headswap.records import RunFolder
 from headswap.spine import Config
@@ -106,6 +107,8 @@ def run_jobs(jobs: Sequence[Job], workers: int, on_event: OnEvent) -> list[Outco
         Stopped: a signal came; what was running has saved its state.
     """
     on_event = _shielded(on_event)
+    for job in jobs:
+        refuse_other_launchers(job.config)
     outcomes: dict[int, Outcome] = {}
     waiting: list[int] = []
     first = {job.folder.path: index for index, job in reversed(list(enumerate(jobs)))}

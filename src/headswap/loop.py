@@ -22,6 +22,7 @@ from headswap.errors import RunError, Stopped
 from headswap.hardware import Hardware
 from headswap.schedule import evaluation_steps, parameter_groups, rate_factor, spans, total_steps, trainable
 from headswap.seeds import Seeds
+from headswap.sharding import fill, gathered
 from headswap.spine import TrainConfig
 from headswap.step import train_step
 from headswap.stopping import Stop
@@ -114,7 +115,7 @@ def fit(model: torch.nn.Module, training: Training) -> Progress:
             if progress.stopped_early:
                 break
     if train.keep == "best" and progress.best_step != progress.step:
-        model.load_state_dict(progress.best_weights, strict=False)
+        fill(model, progress.best_weights)
     progress.best_weights = {}
     return progress
 
@@ -136,9 +137,7 @@ def train_phase(
     optimizer = torch.optim.AdamW(parameter_groups(weights, factors, training.train), fused=True)
     prepared, optimizer = training.hardware.prepare(model, optimizer)
     if state is not None and first < state.step < last:
-        names = _names(model)
-        order = [names[weight] for group in optimizer.param_groups for weight in group["params"]]
-        fill_optimizer(optimizer, order, state.optimizer)
+        fill_optimizer(optimizer, _names(model), state.optimizer)
     if progress.step in marks and progress.evaluated < progress.step:  # the state was saved before it was judged
         evaluate(model, optimizer, training, progress)
     body_moves = any(role.startswith("body.") for role in factors)
@@ -182,15 +181,17 @@ def save(model: torch.nn.Module, optimizer: Any, training: Training, progress: P
     """Write the state of this boundary, rank 0 alone; return whether it is on the disk."""
     keeper, hardware = training.keeper, training.hardware
     assert keeper.checkpoints is not None
+    if hardware.from_first(keeper.checkpoints.last_step) == progress.step:
+        return True
+    moving = gathered(_moving(model, training), hardware.first)
+    held = gathered(optimizer_tensors(optimizer, _names(model)), hardware.first)
     saved = True
-    if hardware.first and keeper.checkpoints.last_step != progress.step:
-        moving = _moving(model, training)
+    if hardware.first:
         try:
             lines, refused = keeper.settle(), ""
         except OSError as error:
             lines, refused = 0, str(error.strerror or error)
         facts = {"progress": progress.to_dict(), "scale": hardware.scale, "metrics_lines": lines, **keeper.facts}
-        held = optimizer_tensors(optimizer, _names(model))
         state = State(progress.step, facts, moving, held, progress.best_weights, progress.best_step)
         saved = keeper.checkpoints.save(state, refused)
     return hardware.from_first(saved)
@@ -214,9 +215,8 @@ def evaluate(model: torch.nn.Module, optimizer: Any, training: Training, progres
     if improved:
         progress.best, progress.best_step, progress.since_best = standing, progress.step, 0
         if training.train.keep == "best" and progress.step < progress.total:
-            progress.best_weights = {
-                name: value.to("cpu", copy=True) for name, value in _moving(model, training).items()
-            }
+            moving = gathered(_moving(model, training))
+            progress.best_weights = {name: value.to("cpu", copy=True) for name, value in moving.items()}
     else:
         progress.since_best += 1
         progress.stopped_early = training.train.patience is not None and progress.since_best >= training.train.patience
@@ -250,7 +250,7 @@ def _start(model: torch.nn.Module, training: Training, total: int) -> tuple[Prog
     told["best"] = told["best"] and tuple(told["best"])
     if told["total"] != total:
         raise RunError(f"{path}: saved by another training; found {told['total']} steps, expected {total}; remove it")
-    model.load_state_dict(state.weights, strict=False)
+    fill(model, state.weights)
     training.hardware.set_scale(state.facts["scale"])
     return Progress(**told, best_weights=dict(state.best)), state
 
@@ -268,7 +268,7 @@ def _names(model: torch.nn.Module) -> dict[torch.Tensor, str]:
 
 
 def _moving(model: torch.nn.Module, training: Training) -> dict[str, torch.Tensor]:
-    """Return what training changes: all buffers, and the weights that move in any phase.
+    """Return what training changes, in pieces where the model is: all buffers, and the weights that move in any phase.
 
     A best step may lie in an early phase: what a later one moves must go back with it.
     """

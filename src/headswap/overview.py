@@ -78,9 +78,10 @@ def plan_lines(config: Config) -> Iterator[tuple[str, str]]:
     """Yield what a run would be: (name, value) lines."""
     from headswap.config import build_plugs
     from headswap.launch import folder_of
-    from headswap.run import data_request, rows_of
+    from headswap.run import data_request
     from headswap.schedule import evaluation_steps, total_steps
     from headswap.seeds import Seeds
+    from headswap.summary import rows_of
 
     plugs = build_plugs(config)
     splits = plugs.task.load(data_request(config), Seeds(config.seed))

@@ -169,6 +169,8 @@ class RunFolder:
             known = read_json(path) if path.exists() else {}
         except RunError:  # damaged: what is still to be said of the run matters more
             known = {}
+        if "status" in values:  # an error belongs to the status that it came with
+            known.pop("error", None)
         write_json(path, known | values)
 
     def log_metrics(self, line: Mapping[str, Any]) -> None:

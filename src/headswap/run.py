@@ -7,25 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any
-
-import pyarrow
-import pyarrow.parquet
 
 from headswap import config as configuration
 from headswap.checkpoint import Checkpoints
 from headswap.config import Plugs
-from headswap.contracts import DataRequest, Metric, Scores, Splits
+from headswap.contracts import DataRequest, Splits
 from headswap.data import Batches, make_batches, pad_token_id
-from headswap.durable import replace_file
 from headswap.errors import ConfigError, Diverged, Stopped
 from headswap.evaluate import Judge
 from headswap.hardware import Hardware, start
-from headswap.hashes import file_sha256
 from headswap.ledger import Ledger
-from headswap.loop import Keeper, Progress, Report, Training, fit
+from headswap.loop import Keeper, Report, Training, fit
 from headswap.model import join, role_names, save
 from headswap.modelcard import card
 from headswap.provenance import provenance
@@ -34,8 +28,7 @@ from headswap.resume import continued, micro_batch_of, state_facts
 from headswap.seeds import Seeds
 from headswap.spine import Config, batch_faults
 from headswap.stopping import Stop
-
-PREDICTIONS = "predictions.parquet"
+from headswap.summary import PREDICTIONS, hashes, rows_of, summary, write_predictions
 
 
 def run(config: Config, folder: RunFolder, report: Report, stop: Stop | None = None) -> dict[str, Any]:
@@ -65,9 +58,7 @@ def run(config: Config, folder: RunFolder, report: Report, stop: Stop | None = N
     folder.note(data={**data_facts(splits), "notes": dict(splits.notes), "encoding": batches.notes})
     clock.lap("data")
 
-    model, ledger = _swapped(plugs, splits, seeds, tokenizer, batches)
-    if config.train.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+    model, ledger = _swapped(plugs, config, (splits, batches), seeds, tokenizer)
     folder.note(attention=hardware.choose_attention(model, config.train.attention, config.data.max_length))
     if hardware.first:
         write_json(folder / "ledger.json", ledger.to_dict())
@@ -117,7 +108,10 @@ def data_facts(splits: Splits) -> dict[str, Any]:
     return {"fingerprint": splits.fingerprint, "labels": splits.labels.names, **rows_of(splits)}
 
 
-def _swapped(plugs: Plugs, splits: Splits, seeds: Seeds, tokenizer: Any, batches: Batches) -> tuple[Any, Ledger]:
+def _swapped(
+    plugs: Plugs, config: Config, data: tuple[Splits, Batches], seeds: Seeds, tokenizer: Any
+) -> tuple[Any, Ledger]:
+    splits, batches = data
     model, ledger = join(
         plugs.body,
         plugs.head,
@@ -128,6 +122,15 @@ def _swapped(plugs: Plugs, splits: Splits, seeds: Seeds, tokenizer: Any, batches
         vocabulary_size=len(tokenizer),
     )
     check_positions(model, tokenizer, batches)
+    if config.train.gradient_checkpointing:
+        # The second name is what older releases of transformers 5 call it; newer ones warn of it.
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        try:
+            enable({"use_reentrant": False})
+        except ValueError as error:
+            raise ConfigError(
+                f"train.gradient_checkpointing: this body does not support it; found {type(model).__name__}; set false"
+            ) from error
     return model, ledger
 
 
@@ -151,12 +154,6 @@ def _settled(folder: RunFolder) -> Any:
         return folder.metrics.lines
 
     return settle
-
-
-def hashes(folder: RunFolder) -> dict[str, str]:
-    """Return the sha256 of what a finished run is judged by: predictions and weights."""
-    files = [folder / PREDICTIONS, *sorted((folder / "model").glob("*.safetensors"))]
-    return {path.name: file_sha256(path) for path in files}
 
 
 def data_request(config: Config) -> DataRequest:
@@ -184,62 +181,6 @@ def said_of(splits: Splits, batches: Batches) -> list[str]:
     """Return what a person should know of the data: repeats dropped, rows cut short, unknown tokens."""
     dropped = sum(splits.notes.get("rows_dropped_as_repeats", {}).values())
     return [*([f"{dropped:,} repeated rows were left out"] if dropped else []), *batches.notes["warnings"]]
-
-
-def rows_of(splits: Splits) -> dict[str, dict[str, int]]:
-    """Return the number of rows of each split."""
-    return {"rows": {name: len(splits.of(name)) for name in ("train", "validation", "test")}}
-
-
-def summary(
-    metrics: Sequence[Metric], made: tuple[Splits, Ledger, Progress, Hardware], scores: Mapping[str, Scores]
-) -> dict[str, Any]:
-    """Return result.json without its timings."""
-    splits, ledger, progress, hardware = made
-    test = scores["test"]
-    counts = ledger.summary()
-    return {
-        "status": "finished",
-        "primary": metrics[0].name,
-        "greater_is_better": metrics[0].greater_is_better,
-        "per_example": {metric.name: metric.per_example for metric in metrics},
-        "scores": {split: {**found.values, "loss": found.loss} for split, found in scores.items()},
-        "steps": progress.step,
-        "planned_steps": progress.total,
-        "best_step": progress.best_step,
-        "stopped_early": progress.stopped_early,
-        "micro_batch_size": progress.micro_batch_size,
-        "examples": progress.examples,
-        "labels": list(splits.labels.names),
-        **rows_of(splits),
-        "parameters": {"trainable": progress.trainable, **parameter_counts(counts)},
-        "collapsed": bool(splits.labels.problem != "regression" and len(set(test.predictions.tolist())) == 1),
-        **{key: hardware.describe()[key] for key in ("device", "processes", "threads", "precision")},
-    }
-
-
-def parameter_counts(counts: Mapping[str, Any]) -> dict[str, int]:
-    """Return the elements of the model's body and head, from the ledger's summary."""
-    return {part: int(counts["elements"].get(part, 0)) for part in ("body", "head")}
-
-
-def write_predictions(path: Path, scores: Mapping[str, Scores]) -> None:
-    """Write every scored example: split, id, label, prediction, logits. Paired statistics need it."""
-    tables = [
-        pyarrow.table(
-            {
-                "split": [split] * len(found.ids),
-                "id": list(found.ids),
-                "label": found.references,
-                "prediction": found.predictions,
-                "logits": list(found.logits),
-            }
-        )
-        for split, found in scores.items()
-    ]
-    content = pyarrow.BufferOutputStream()
-    pyarrow.parquet.write_table(pyarrow.concat_tables(tables), content)
-    replace_file(path, content.getvalue().to_pybytes())
 
 
 class Clock:

@@ -6,11 +6,14 @@ nothing is in pieces, these functions give back what they were given.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor, distribute_tensor
+
+from headswap.errors import RunError
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
@@ -24,6 +27,36 @@ def like(value: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         return value
     # Every process cuts its piece out of its own copy: nothing is sent.
     return distribute_tensor(value.to(target.device), target.device_mesh, target.placements, src_data_rank=None)
+
+
+def gathered(tensors: Mapping[str, torch.Tensor], keep: bool = True) -> dict[str, torch.Tensor]:
+    """Return whole tensors of what lies in pieces, on the CPU, one at a time; all processes must call it.
+
+    Args:
+        keep: whether this process wants them; it takes part in any case.
+    """
+    found = {}
+    for name, tensor in tensors.items():
+        value = tensor.detach()
+        if isinstance(value, DTensor):
+            value = whole(value).cpu()
+        if keep:
+            found[name] = value
+    return found
+
+
+@torch.no_grad()
+def fill(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Put whole tensors into a model, in pieces where it is. Raises RunError for a name that the model lacks."""
+    state = model.state_dict()
+    strange = [name for name in tensors if name not in state]
+    if strange:
+        raise RunError(
+            f"checkpoint: not of this model; found weights {', '.join(strange[:3])}; remove the run's folder and train "
+            f"again"
+        )
+    for name, value in tensors.items():
+        state[name].copy_(like(value, state[name]))
 
 
 def layer_classes(model: Any) -> list[str]:

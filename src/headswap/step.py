@@ -82,15 +82,16 @@ def _gradient(
         for part, counts in micro_batches(rows, training, micro_batch_size(training, progress))
     ]
     nothing = torch.zeros((), device=hardware.device)
-    weight = hardware.sum(sum((training.loss.weight(batch) for batch, counts in window if counts), nothing))
-    total = torch.zeros((), device=hardware.device)
+    weights = (training.loss.weight(batch) * float(counts) for batch, counts in window)  # one dtype on all processes
+    weight = hardware.sum(sum(weights, nothing))
+    total = nothing
     for micro, (batch, counts) in enumerate(window):
         torch.manual_seed(training.seeds.stream("dropout", step, micro, hardware.rank))
         with hardware.last_micro_step(model, micro == len(window) - 1):
             inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
             summed = training.loss(model(**inputs).logits, batch) * float(counts)
             hardware.backward(summed * (hardware.world / weight))
-            total += summed.detach()
+            total = total + summed.detach()  # in the loss's own precision
     loss = float(hardware.sum(total) / weight)
     return loss, float(hardware.clip(model.parameters(), training.train.max_grad_norm))
 
