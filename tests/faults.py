@@ -44,7 +44,7 @@ KILLED_AT = [
     ("_rename", "result.json", "before"),
     ("_rename", "result.json", "after"),
 ]
-CALLS_OF_A_SAVE = {"_write": 13, "_sync": 9, "_rename": 2}  # of `small_state()` in test_disk.py: all of them fail once
+CALLS_OF_A_SAVE = {"_write": 12, "_sync": 10, "_rename": 2}  # of `small_state()` in test_disk.py: all of them fail once
 ERRNOS = [errno.ENOSPC, errno.EIO]
 FAILED_IN_TRAINING = [("_write", 1), ("_write", 150), ("_write", 400), ("_sync", 1), ("_sync", 20), ("_rename", 5)]
 REFUSED_AT_THE_END = ["predictions.parquet", "model.tmp/model.safetensors", "result.json"]
@@ -75,11 +75,13 @@ def resumed(mismatches: list[str]) -> None:
 
 
 @contextlib.contextmanager
-def failing(call: str, nth: int, code: int) -> Iterator[list[str]]:
-    """Make the nth of the disk's calls fail as a full or broken disk does; give the paths of all calls made."""
+def failing(call: str, nth: int, code: int, within: str = "/") -> Iterator[list[str]]:
+    """Make the nth of the disk's calls about paths with `within` fail; give the paths of all of them."""
     seen: list[str] = []
 
     def fail(path: str, begin: Callable[[], None]) -> None:
+        if within not in path:
+            return
         seen.append(path)
         if len(seen) == nth:
             begin()

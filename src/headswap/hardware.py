@@ -167,9 +167,6 @@ class Hardware:
 def start(config: HardwareConfig, train: TrainConfig) -> Hardware:
     """Take the device. Raises ConfigError when it is not there, RunError when processes were silently dropped."""
     device = _device(config.device)
-    threads = config.threads or int(os.environ.get("HEADSWAP_THREADS", "0"))
-    if threads:
-        torch.set_num_threads(threads)
     chosen = choose_precision(train.precision, device)
     if train.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
@@ -184,6 +181,8 @@ def start(config: HardwareConfig, train: TrainConfig) -> Hardware:
         # processes hangs on the grouping, and a resumed run would sum its first step in another order.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
+    if threads := config.threads or int(os.environ.get("HEADSWAP_THREADS", "0")):
+        torch.set_num_threads(threads)  # after the Accelerator, which sets a number of its own on several CPU processes
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != world:
         raise RunError(

@@ -95,11 +95,14 @@ class MetricsLog:
             self.sync()
         except OSError as error:
             raise cannot_write(self.path, error) from error
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        finally:
+            if self._file is not None:
+                self._file.close()
+                self._file = None
 
     def _write(self) -> None:
+        if self._file is None and not self._waiting:
+            return
         if self._file is None:
             self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (open as long as the run)
             self._good = self._file.tell()
@@ -145,14 +148,17 @@ class RunFolder:
         with lock as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+            except BlockingIOError as error:
                 file.seek(0)
                 raise RunError(
                     f"{self.path}: another process trains here; found its lock ({file.read().strip()}); wait or stop it"
                 ) from error
-            file.truncate(0)
-            file.write(f"pid {os.getpid()} on {socket.gethostname()}")
-            file.flush()
+            except OSError as error:
+                said = f"cannot be locked; {error.strerror}; choose an output.root on a file system with locks"
+                raise RunError(f"{self.path}: {said}") from error
+            with contextlib.suppress(OSError):  # a full disk: the lock holds without its text
+                os.ftruncate(file.fileno(), 0)
+                os.write(file.fileno(), f"pid {os.getpid()} on {socket.gethostname()}".encode())
             yield
 
     def clear(self) -> None:

@@ -117,16 +117,23 @@ def outcome(folder: RunFolder, report: Report, stop: Stop) -> dict[str, Any]:
         return {"kind": "finished", "result": run(load(folder / "config.yaml"), folder, report, stop)}
     except HeadswapError as error:
         ended = _failure(error, conceal(str(error), told))
-        print(ended["error"], file=sys.stderr)
+        _log(ended["error"])
     except Exception as error:  # noqa: BLE001 (the last line of defence: whatever it was is one failed run)
         log = folder / ("log.txt" if rank == 0 else f"rank_{rank}.txt")
         ended = _failure(error, conceal(f"{type(error).__name__}: {error}; the traceback is in {log}", told))
         ended["traceback"] = conceal(traceback.format_exc(), told)
-        print(ended["traceback"], file=sys.stderr)
+        _log(ended["traceback"])
+    with contextlib.suppress(HeadswapError):
+        folder.metrics.close()
     if rank == 0:
         with contextlib.suppress(HeadswapError):
             folder.note(status=ended["status"], error=ended["error"])
     return ended
+
+
+def _log(text: str) -> None:
+    with contextlib.suppress(OSError):  # a full disk holds the log too: the parent is still to be told
+        print(text, file=sys.stderr, flush=True)
 
 
 def _failure(error: BaseException, said: str) -> dict[str, Any]:
@@ -179,8 +186,7 @@ def _quiet(line: Mapping[str, Any]) -> None:
 @contextlib.contextmanager
 def logged(path: Path) -> Iterator[None]:
     """Send this process's output, C libraries' too, to a file."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    _flush()
     kept = os.dup(1), os.dup(2)
     with open(path, "a", encoding="utf-8") as file:
         os.dup2(file.fileno(), 1)
@@ -188,11 +194,16 @@ def logged(path: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            _flush()
             for saved, descriptor in zip(kept, (1, 2), strict=True):
                 os.dup2(saved, descriptor)
                 os.close(saved)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # a full disk costs words, not the run
+            stream.flush()
 
 
 if __name__ == "__main__":
