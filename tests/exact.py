@@ -82,7 +82,7 @@ def go(
     folder.mkdir(exist_ok=True)
     log, events = MetricsLog(folder / METRICS), []
     checkpoints = Checkpoints(folder / "checkpoint", train.save_every, lambda event: (events.append(event), tell(event)))
-    resume = checkpoints.newest(len(read_jsonl(log.path)))
+    resume = checkpoints.newest(log.whole())
     log.keep(read_state(resume)["metrics_lines"] if resume else 0)
     torch.manual_seed(np.random.SeedSequence().generate_state(1)[0])  # what a process drew before must not matter
     net = model(dropout=0.2)

@@ -78,6 +78,11 @@ def _play(place: Mapping[str, Any], names: Sequence[str], folder: Path) -> None:
         sys.exit(1)
 
 
+def places(folder: Path) -> dict[str, Any]:
+    """Return what the hardware says of itself, asked for the first time."""
+    return hardware().describe()
+
+
 def trained(net: Any, train: TrainConfig = PLAIN, **changed: Any) -> dict[str, Any]:
     """Train `net`; return its weights, and loss and gradient norm of every step."""
     watched = Watched(net)
@@ -229,10 +234,16 @@ def ending(folder: Path, stop: Stop, strike: Callable[[int], None] = lambda at: 
 
 
 def stops(folder: Path) -> dict[Any, tuple]:
-    """Train straight; stop at every step and go on; let one rank alone hear a signal after step 3 and go on."""
+    """Train straight; stop at every step and go on."""
     made: dict[Any, tuple] = {"straight": (trained(model(dropout=0.2), DICED), "")}
     for at in range(1, PLAIN.max_steps):
         made[at] = ending(folder, Stop(at))
+    return made
+
+
+def signals(folder: Path) -> dict[tuple, tuple]:
+    """Let one rank alone hear a signal after step 3; stop, and go on."""
+    made = {}
     for number in SIGNALS:
         for struck in range(hardware().world):
 
@@ -262,5 +273,5 @@ def halves(folder: Path) -> dict[Any, dict[str, Any]]:
 
 
 SCENARIOS: dict[str, Callable[[Path], Any]] = {
-    each.__name__: each for each in (windows, strategies, scores, served, dropout, stops, halves)
+    each.__name__: each for each in (places, windows, strategies, scores, served, dropout, stops, signals, halves)
 }

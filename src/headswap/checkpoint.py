@@ -11,6 +11,7 @@ older one to fall back to. Rank 0 writes; the others wait.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -126,6 +127,8 @@ class Checkpoints:
         verify(path)
         state = read_state(path)
         if state["best"] is not None:
+            if not re.fullmatch(r"best-\d{8,}", str(state["best"])):  # it will be read, or removed
+                raise DamagedError(f"{path / STATE}: names no best weights; found {state['best']!r}; remove {path}")
             try:
                 verify(self.folder / state["best"])
             except DamagedError:
@@ -133,7 +136,7 @@ class Checkpoints:
                 raise
         if state["metrics_lines"] > metrics_lines:
             raise DamagedError(
-                f"{self.folder.parent / 'metrics.jsonl'}: cut off; found {metrics_lines} lines, checkpoint {path.name} "
+                f"{self.folder.parent / 'metrics.jsonl'}: cut off or damaged; found {metrics_lines} whole lines, {path.name} "
                 f"expects {state['metrics_lines']}; copy it again, or train again"
             )
 

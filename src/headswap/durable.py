@@ -107,16 +107,26 @@ def verify(folder: Path) -> dict[str, Any]:
         path = folder / name
         if not path.is_file():
             raise DamagedError(f"{path}: missing; found no such file, expected {expected['size']:,} bytes; {_REMEDY}")
-        size = path.stat().st_size
-        if size != expected["size"]:
-            raise DamagedError(
-                f"{path}: truncated or changed; found {size:,} bytes, expected {expected['size']:,}; {_REMEDY}"
-            )
         with open(path, "rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != expected["sha256"]:
-            raise DamagedError(f"{path}: changed; found sha256 {found}, expected {expected['sha256']}; {_REMEDY}")
+            size, digest = path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
+        if (size, digest) != (expected["size"], expected["sha256"]):
+            raise DamagedError(
+                f"{path}: cut off or changed; found {size:,} bytes with sha256 {digest}, expected "
+                f"{expected['size']:,} bytes with sha256 {expected['sha256']}; {_REMEDY}"
+            )
     return files
+
+
+def check_sealed(folder: Path) -> None:
+    """Verify a folder if `published` wrote it; one from elsewhere has no such manifest and is not checked.
+
+    Raises:
+        DamagedError: as `verify`, and where the manifest is empty.
+    """
+    path = folder / MANIFEST
+    content = path.read_bytes() if path.is_file() else b"{}"
+    if not content or b'"sha256"' in content:
+        verify(folder)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

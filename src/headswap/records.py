@@ -51,10 +51,20 @@ def read_json(path: Path) -> Any:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read the whole lines of a JSON-lines file; a last line cut off by a crash is left out."""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    whole, _, _ = text.rpartition("\n")
-    return [json.loads(line) for line in whole.splitlines() if line]
+    """Read the whole lines of a JSON-lines file; a last line cut off by a crash is left out. Raises RunError."""
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    try:
+        return [json.loads(line) for line in lines if line]
+    except ValueError as error:
+        raise RunError(f"{path}: a line is damaged; found {error}; run again") from error
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
 
 
 class MetricsLog:
@@ -67,6 +77,11 @@ class MetricsLog:
         self._good = 0
         self._waiting: list[bytes] = []
         self._file: Any = None
+
+    def whole(self) -> int:
+        """Return how many lines the file has ahead of the first that is cut off or damaged."""
+        lines = self.path.read_bytes().split(b"\n")[:-1] if self.path.exists() else []
+        return next((number for number, line in enumerate(lines) if not _is_json(line)), len(lines))
 
     def keep(self, lines: int) -> None:
         """Keep the first `lines` lines and cut off the rest, which steps after the checkpoint wrote."""
@@ -170,14 +185,17 @@ class RunFolder:
 
     def note(self, **values: Any) -> None:
         """Add to run.json."""
-        path = self / "run.json"
-        try:
-            known = read_json(path) if path.exists() else {}
-        except RunError:  # damaged: what is still to be said of the run matters more
-            known = {}
+        known = self.about()
         if "status" in values:  # an error belongs to the status that it came with
             known.pop("error", None)
-        write_json(path, known | values)
+        write_json(self / "run.json", known | values)
+
+    def about(self) -> dict[str, Any]:
+        """Return run.json; nothing where there is none or it is damaged: what is still to be said matters more."""
+        with contextlib.suppress(RunError):
+            found = read_json(self / "run.json")
+            return found if isinstance(found, dict) else {}
+        return {}
 
     def log_metrics(self, line: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl with the time."""

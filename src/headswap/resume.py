@@ -11,7 +11,7 @@ from headswap.checkpoint import Checkpoints, read_state
 from headswap.contracts import Splits
 from headswap.hardware import Hardware
 from headswap.provenance import versions
-from headswap.records import RunFolder, read_json, read_jsonl
+from headswap.records import RunFolder
 from headswap.spine import TrainConfig
 
 
@@ -19,7 +19,7 @@ def continued(folder: RunFolder, checkpoints: Checkpoints, hardware: Hardware) -
     """Return the state to go on from, the same for every process; where there is none, clear the folder."""
     found = None
     if hardware.first:
-        found = checkpoints.newest(len(read_jsonl(folder.metrics.path)))
+        found = checkpoints.newest(folder.metrics.whole())
         if found is None:
             folder.clear()
         for said in checkpoints.rejected:
@@ -35,19 +35,17 @@ def continued(folder: RunFolder, checkpoints: Checkpoints, hardware: Hardware) -
 
 def micro_batch_of(folder: RunFolder, train: TrainConfig, hardware: Hardware) -> TrainConfig:
     """Return the recipe with the micro-batch that earlier starts of the run's processes came down to for memory."""
-    about = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
-    found = hardware.from_first(about.get("micro_batch_size"))
+    found = hardware.from_first(folder.about().get("micro_batch_size"))
     return replace(train, micro_batch_size=found) if found else train
 
 
 def _note_resume(folder: RunFolder, found: Path | None, rejected: Sequence[str], hardware: Hardware) -> None:
     """Write into run.json where the run goes on, and what keeps it from doing so to the bit."""
-    about = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
     state = read_state(found) if found else {"step": 0, "place": place_facts(hardware)}
     now = place_facts(hardware)
     differs = {key: [state["place"].get(key), now[key]] for key in now if state["place"].get(key) != now[key]}
     note = {"step": state["step"], "exact": not differs, "differs": differs, "rejected": list(rejected)}
-    folder.note(resumed=[*about.get("resumed", []), note])
+    folder.note(resumed=[*folder.about().get("resumed", []), note])
 
 
 def state_facts(splits: Splits, hardware: Hardware) -> dict[str, Any]:

@@ -233,7 +233,7 @@ def _engine_faults(saving: SaveConfig, hardware: HardwareConfig) -> Iterator[str
         )
     if hardware.engine == "deepspeed" and (saving.steps or saving.seconds):
         yield (
-            f"train.save_every: DeepSpeed keeps the optimizer's state in partitions of its own, no exact state can be "
+            f"train.save_every: DeepSpeed keeps the optimizer's state in partitions of its own, no exact state is "
             f"saved; found steps={saving.steps}, seconds={saving.seconds}; set train.save_every.seconds=null and "
             f"train.save_every.steps=null to do without, or hardware.engine=fsdp2"
         )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from headswap import config as configuration
 from headswap.bodyfiles import check_code, one_line, weight_files
+from headswap.durable import check_sealed
 from headswap.errors import ConfigError, RunError, WeightsError, nearest
 from headswap.records import RunFolder, read_json
 from headswap.spine import Config
@@ -73,6 +74,7 @@ def load(folder: Path, trust_remote_code: bool = False) -> tuple[Any, PreTrained
     from headswap.architecture import quiet
     from headswap.data import pad_token_id
 
+    check_sealed(folder)
     # The run's own configuration is not asked: a folder that came from elsewhere cannot vouch for itself.
     check_code(folder, trust_remote_code, "--trust-remote-code, in Python Predictor(..., trust_remote_code=True)")
     weight_files(folder)  # the shards that an index names must lie in the folder
