@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,7 @@ def go(
     change: Callable[[Any], Any] = lambda net: net,
     tell: Callable[[Any], None] = lambda line: None,
     facts: Mapping[str, Any] | None = None,
+    place: Callable[[], AbstractContextManager[Any]] | None = None,
     **changed: Any,
 ) -> Left:
     """Train in `folder` as one process does: from its newest whole checkpoint, until the end or until stopped.
@@ -78,10 +80,13 @@ def go(
         change: what to do to the model before it trains, such as a hook on it.
         tell: told of every event and line, as a display is.
         facts: what a saved state must agree with.
+        place: gives other hardware for the time of the training.
     """
     folder.mkdir(exist_ok=True)
     log, events = MetricsLog(folder / METRICS), []
-    checkpoints = Checkpoints(folder / "checkpoint", train.save_every, lambda event: (events.append(event), tell(event)))
+    checkpoints = Checkpoints(
+        folder / "checkpoint", train.save_every, lambda event: (events.append(event), tell(event))
+    )
     resume = checkpoints.newest(log.whole())
     log.keep(read_state(resume)["metrics_lines"] if resume else 0)
     torch.manual_seed(np.random.SeedSequence().generate_state(1)[0])  # what a process drew before must not matter
@@ -97,7 +102,8 @@ def go(
     made = training(net, train, lambda line: (log.add(line), tell(line)), keeper=keeper, **changed)
     left = Left(folder, {}, events=events, checkpoints=checkpoints)
     try:
-        left.progress = fit(net, made)
+        with place() if place else nullcontext(made.hardware) as hardware:
+            left.progress = fit(net, replace(made, hardware=hardware))
     except Stopped as error:
         left.stopped = str(error)
     else:

@@ -51,7 +51,15 @@ REFUSED_AT_THE_END = ["predictions.parquet", "model.tmp/model.safetensors", "res
 HARMS = ["first bit", "middle bit", "last bit", "last byte cut", "emptied", "removed"]
 CHECKPOINT_FILES = ["model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"]
 BEST_FILES = ["model.safetensors", "manifest.json"]
-MODEL_FILES = ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "README.md", "manifest.json"]
+MODEL_FILES = [
+    "model.safetensors",
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "README.md",
+    "manifest.json",
+]
+DIVERGED_AT = [1, 3, 5]  # steps: the first, one with a short window, one in the second epoch
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
 
 PLANNED = {

@@ -66,7 +66,9 @@ def test_a_damaged_model_is_named_and_not_loaded(name, how, finished, tmp_path):
         Predictor(tmp_path / "model")
     said = str(caught.value)
     if lost:
-        assert said.startswith(f"{tmp_path / 'model'}: neither a run nor a checkpoint; found no config.yaml and no config")
+        assert said.startswith(
+            f"{tmp_path / 'model'}: neither a run nor a checkpoint; found no config.yaml and no config"
+        )
         return
     assert said.startswith(f"{path}: ")
     assert "copy it again, or train again" in said

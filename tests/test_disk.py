@@ -28,7 +28,9 @@ TOO_LARGE = "not saved; found File too large; training goes on and tries again l
 
 def small_state(step: int) -> State:
     tensors = {"a": torch.full((2, 2), float(step)), "b": torch.tensor(step)}
-    return State(step, {"metrics_lines": 0}, tensors, {f"exp_avg/{name}": tensors[name] for name in "ab"}, tensors, step)
+    return State(
+        step, {"metrics_lines": 0}, tensors, {f"exp_avg/{name}": tensors[name] for name in "ab"}, tensors, step
+    )
 
 
 @pytest.mark.parametrize("code", faults.ERRNOS)
@@ -200,4 +202,6 @@ def test_a_full_disk_at_the_start_is_one_clear_line(config, tmp_path):
         ended = outcome(RunFolder(folder), lambda line: None, Stop())
     faults.injected("full or read-only outputs")
     assert ended["code"] == 1
-    assert ended["error"] == f"{folder / 'run.json'}: cannot be written; File too large; free space or change output.root"
+    assert (
+        ended["error"] == f"{folder / 'run.json'}: cannot be written; File too large; free space or change output.root"
+    )

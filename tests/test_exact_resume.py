@@ -139,8 +139,6 @@ def test_a_stop_while_validation_is_scored_saves_what_was_before_it(straight, tm
         assert mismatches(straight(name), go(folder, train, **changed)) == []
 
 
-
-
 class Fake:
     """A monotonic clock that moves when told."""
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from headswap.contracts import LossFunction, Metric, Scores, Task
-from headswap.errors import OutOfMemory, RunError, Stopped
+from headswap.errors import Diverged, OutOfMemory, RunError, Stopped
 from headswap.hardware import Hardware, is_out_of_memory
 from headswap.stopping import Stop
 
@@ -35,7 +35,8 @@ class Judge:
         """Score `model`, already placed by the hardware, on a split; it is left in evaluation mode.
 
         Raises:
-            RunError: an example was scored twice or not at all, or a score is not a number.
+            RunError: an example was scored twice or not at all.
+            Diverged: a score is not a number.
             Stopped: somebody asked for it; only where one process computes, since all would have to leave together.
         """
         indices, logits, loss = self._forward(model, split)
@@ -47,7 +48,11 @@ class Judge:
             )
         logits = logits[np.argsort(indices)]
         if not np.isfinite(logits).all():
-            raise RunError(f"{split}: the model answers NaN or Inf; the run diverged; lower train.learning_rate")
+            bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+            raise Diverged(
+                f"{split}: the model answers NaN or Inf; the run diverged; lower train.learning_rate",
+                {"split": split, "ids": [encoded.ids[row] for row in bad]},
+            )
         references = np.asarray(encoded.labels)
         predictions = self.task.predict(logits)
         values = {metric.name: metric.compute(predictions, references, self.label_count) for metric in self.metrics}
@@ -59,7 +64,9 @@ class Judge:
         indices: list[np.ndarray] = []
         logits: list[torch.Tensor] = []
         totals = torch.zeros(2, dtype=torch.float64)
-        mine = self.batches.evaluation(split)[self.hardware.rank :: self.hardware.world]
+        every = self.batches.evaluation(split)
+        mine = every[self.hardware.rank :: self.hardware.world]
+        idle = -(-len(every) // self.hardware.world) - len(mine) if self.hardware.in_pieces else 0
         with torch.inference_mode():
             for rows in mine:
                 if self.stop.reason and self.hardware.world == 1:
@@ -68,6 +75,8 @@ class Judge:
                     totals += sums
                     indices.append(part)
                     logits.append(output)
+            for _ in range(idle):  # the others' passes need this process's pieces of the weights
+                list(self._passes(model, split, every[0]))
         parts = self.hardware.gather((indices, logits, totals))
         rows = np.concatenate([row for part in parts for row in part[0]])
         values = torch.cat([value for part in parts for value in part[1]]).numpy()

@@ -15,9 +15,15 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, DistributedType, gather_object
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    DistributedType,
+    FullyShardedDataParallelPlugin,
+    gather_object,
+)
 
 from headswap.errors import ConfigError, RunError
+from headswap.sharding import layer_classes, precision_policy, whole
 from headswap.spine import HardwareConfig, TrainConfig
 
 
@@ -71,7 +77,22 @@ class Hardware:
         """Whether this process is the one that writes."""
         return self.accelerator.is_main_process
 
+    @property
+    def in_pieces(self) -> bool:
+        """Whether each process holds a part of the weights: then all take part in every pass, and in every save."""
+        return self.accelerator.is_fsdp2
+
+    @property
+    def by_deepspeed(self) -> bool:
+        """Whether the last backward pass of a window takes the optimizer's step as well."""
+        return self.accelerator.distributed_type == DistributedType.DEEPSPEED
+
     def prepare(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
+        state: Any = self.accelerator.state
+        if self.in_pieces:
+            state.fsdp_plugin.transformer_cls_names_to_wrap = layer_classes(model)
+        if self.by_deepspeed:  # it only reports with it: batches are the loop's
+            state.deepspeed_plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = 1
         return self.accelerator.prepare(model, optimizer)
 
     def place(self, model: torch.nn.Module) -> torch.nn.Module:
@@ -88,12 +109,15 @@ class Hardware:
     def clip(self, weights: Iterable[torch.nn.Parameter], limit: float | None) -> torch.Tensor:
         """Clip the gradient to `limit` and return the norm it had."""
         norm = self.accelerator.clip_grad_norm_(list(weights), float("inf") if limit is None else limit)
+        if self.by_deepspeed:
+            return torch.as_tensor(norm)
         assert norm is not None  # None is what some FSDP versions answer, which start() refuses
-        return norm
+        return whole(norm)
 
     @contextlib.contextmanager
     def last_micro_step(self, model: torch.nn.Module, last: bool) -> Iterator[None]:
         """Hold back the exchange of gradients until a window's last micro-step."""
+        self.accelerator.gradient_state._set_sync_gradients(last)  # DeepSpeed asks it whether to step
         with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
             yield
 
@@ -158,6 +182,7 @@ class Hardware:
             "device": self.device.type,
             "device_name": name,
             "processes": self.world,
+            "engine": self.accelerator.distributed_type.value,
             "threads": torch.get_num_threads(),
             "precision": self.precision.name,
             "precision_why": self.precision.why,
@@ -177,6 +202,7 @@ def start(config: HardwareConfig, train: TrainConfig) -> Hardware:
         cpu=device == "cpu",
         mixed_precision={"fp32": "no"}.get(chosen.name, chosen.name),
         step_scheduler_with_optimizer=False,
+        fsdp_plugin=_fsdp_plugin(chosen) if config.engine == "fsdp2" else None,
         # It also keeps DDP from regrouping its buckets after the first step: the order of a sum over three and more
         # processes hangs on the grouping, and a resumed run would sum its first step in another order.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
@@ -189,9 +215,18 @@ def start(config: HardwareConfig, train: TrainConfig) -> Hardware:
             f"hardware: WORLD_SIZE is {world} but accelerate sees {accelerator.num_processes} process(es); each would "
             f"train alone; start with ACCELERATE_USE_CPU=true on CPUs"
         )
-    if accelerator.distributed_type not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
-        raise RunError(f"hardware: {accelerator.distributed_type} is not supported yet; use one process or plain DDP")
+    plain = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+    wanted = {"fsdp2": (DistributedType.FSDP,), "deepspeed": (DistributedType.DEEPSPEED,)}.get(config.engine, plain)
+    if accelerator.distributed_type not in wanted:
+        raise RunError(
+            f"hardware.engine: accelerate took another; found {accelerator.distributed_type}, asked for "
+            f"{config.engine}; start it with the command that headswap prepare prints"
+        )
     return Hardware(accelerator, chosen)
+
+
+def _fsdp_plugin(precision: Precision) -> FullyShardedDataParallelPlugin:
+    return FullyShardedDataParallelPlugin(mixed_precision_policy=precision_policy(precision.name))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

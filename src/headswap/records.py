@@ -177,9 +177,9 @@ class RunFolder:
             yield
 
     def clear(self) -> None:
-        """Remove what an unfinished try left, except its configuration and logs."""
+        """Remove what an unfinished try left, except its configuration, its launcher's files and logs."""
         for entry in list(self.path.iterdir()):
-            if entry.name in ("config.yaml", LOCK) or entry.suffix == ".txt":
+            if entry.name in ("config.yaml", "accelerate.yaml", "job.sh", LOCK) or entry.suffix == ".txt":
                 continue
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 

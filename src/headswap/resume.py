@@ -21,7 +21,10 @@ def continued(folder: RunFolder, checkpoints: Checkpoints, hardware: Hardware) -
     if hardware.first:
         found = checkpoints.newest(folder.metrics.whole())
         if found is None:
+            size = folder.about().get("micro_batch_size")
             folder.clear()
+            if size:  # what did not fit before the first save does not fit now
+                folder.note(micro_batch_size=size)
         for said in checkpoints.rejected:
             checkpoints.tell({"kind": "warning", "text": f"{said}; an older checkpoint is used, or none"})
         if found is not None:
@@ -56,4 +59,6 @@ def state_facts(splits: Splits, hardware: Hardware) -> dict[str, Any]:
 def place_facts(hardware: Hardware) -> dict[str, Any]:
     """Return what must stay the same for a resumed run to be exact to the bit."""
     about = hardware.describe()
-    return {key: about[key] for key in ("device", "device_name", "processes", "threads", "precision")} | versions()
+    return {
+        key: about[key] for key in ("device", "device_name", "processes", "engine", "threads", "precision")
+    } | versions()

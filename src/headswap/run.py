@@ -6,6 +6,7 @@ load the data -> swap the head -> train, from a saved state if there is one -> s
 from __future__ import annotations
 
 import contextlib
+import copy
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -26,6 +27,7 @@ from headswap.provenance import provenance
 from headswap.records import Onlooker, RunFolder, write_json
 from headswap.resume import continued, micro_batch_of, state_facts
 from headswap.seeds import Seeds
+from headswap.sharding import fill, gathered
 from headswap.spine import Config, batch_faults
 from headswap.stopping import Stop
 from headswap.summary import PREDICTIONS, hashes, rows_of, summary, write_predictions
@@ -75,25 +77,26 @@ def run(config: Config, folder: RunFolder, report: Report, stop: Stop | None = N
     judge = Judge(
         batches, plugs.task, loss, plugs.metrics, splits.labels.count, hardware, stop, config.train.find_batch_size
     )
-    keeper = Keeper(checkpoints, stop, state_facts(splits, hardware), _settled(folder), resume)
+    states = None if hardware.by_deepspeed else checkpoints  # its optimizer's state cannot be had whole
+    keeper = Keeper(states, stop, state_facts(splits, hardware), _settled(folder), resume)
     roles = role_names(model)
     training = Training(
         plugs.strategy.phases(list(roles.values())), roles, batches, loss, judge.score, plugs.metrics[0], hardware,
         train, seeds, _both(folder, report), keeper,
     )  # fmt: skip
+    plain = copy.deepcopy(model) if hardware.in_pieces and hardware.first else model
     with _told(folder, splits, hardware):
         progress = fit(model, training)
     clock.lap("fit")
 
-    placed = hardware.place(model)
-    scores = {split: judge.score(placed, split) for split in ("validation", "test")}
-    hardware.plain(placed)
+    scores = _scored(model, judge, hardware)
     clock.lap("score")
+    plain = _whole(plain, model, hardware)
     result = summary(plugs.metrics, (splits, ledger, progress, hardware), scores)
     if hardware.first:
         write_predictions(folder / PREDICTIONS, scores)
         if config.output.keep_model:
-            save(model, tokenizer, folder / "model", card(config, ledger, scores["test"], rows_of(splits)["rows"]))
+            save(plain, tokenizer, folder / "model", card(config, ledger, scores["test"], rows_of(splits)["rows"]))
         clock.lap("save")
         result["sha256"] = hashes(folder)
         result["saved"] = {"checkpoints": checkpoints.count, "seconds": round(checkpoints.seconds, 3)}
@@ -132,6 +135,25 @@ def _swapped(
                 f"train.gradient_checkpointing: this body does not support it; found {type(model).__name__}; set false"
             ) from error
     return model, ledger
+
+
+def _scored(model: Any, judge: Judge, hardware: Hardware) -> dict[str, Scores]:
+    """Score validation and test, the latter for the first and only time."""
+    if hardware.by_deepspeed:  # in bf16 it trains bf16 weights: what is scored and saved is exactly these
+        model.float()
+    placed = hardware.place(model)
+    scores = {split: judge.score(placed, split) for split in ("validation", "test")}
+    hardware.plain(placed)
+    return scores
+
+
+def _whole(plain: Any, model: Any, hardware: Hardware) -> Any:
+    """Return a model that can be saved: `model` itself, or `plain` with the weights that `model` holds in pieces."""
+    if hardware.in_pieces:
+        weights = gathered(model.state_dict(), hardware.first)
+        if hardware.first:
+            fill(plain, weights)
+    return plain
 
 
 @contextlib.contextmanager

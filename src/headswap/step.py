@@ -45,7 +45,7 @@ def train_step(model: torch.nn.Module, optimizer: Any, step: int, training: Trai
         _smaller(training, progress, len(rows), said)
         optimizer.zero_grad()
         training.hardware.free_cache()
-    _refuse_divergence(model, optimizer, (step, rows), (loss, norm), training)
+    _refuse_divergence(model, optimizer, (step, rows), (loss, norm), (training, progress))
     optimizer.step()
     optimizer.zero_grad()
     progress.step, progress.examples = step + 1, progress.examples + len(rows)
@@ -75,7 +75,15 @@ def micro_batch_size(training: Training, progress: Progress) -> int:
 def _gradient(
     model: torch.nn.Module, rows: np.ndarray, step: int, training: Training, progress: Progress
 ) -> tuple[float, float]:
-    """Leave the step's gradient in the weights; return its loss and its norm before clipping."""
+    """Leave the step's clipped gradient in the weights; return its loss and its norm before clipping."""
+    loss = float(_backward(model, rows, step, training, progress))
+    return loss, float(training.hardware.clip(model.parameters(), training.train.max_grad_norm))
+
+
+def _backward(
+    model: torch.nn.Module, rows: np.ndarray, step: int, training: Training, progress: Progress
+) -> torch.Tensor:
+    """Add the step's gradient to that in the weights; return its loss."""
     hardware = training.hardware
     window = [
         (hardware.move(training.batches.collate("train", part)), counts)
@@ -92,8 +100,7 @@ def _gradient(
             summed = training.loss(model(**inputs).logits, batch) * float(counts)
             hardware.backward(summed * (hardware.world / weight))
             total = total + summed.detach()  # in the loss's own precision
-    loss = float(hardware.sum(total) / weight)
-    return loss, float(hardware.clip(model.parameters(), training.train.max_grad_norm))
+    return hardware.sum(total) / weight
 
 
 def _smaller(training: Training, progress: Progress, rows: int, said: str) -> None:
@@ -115,14 +122,16 @@ def _refuse_divergence(
     optimizer: Any,
     where: tuple[int, np.ndarray],
     found: tuple[float, float],
-    training: Training,
+    of: tuple[Training, Progress],
 ) -> None:
-    (step, rows), (loss, norm) = where, found
+    (step, rows), (loss, norm), (training, progress) = where, found, of
     scale = training.hardware.scale  # fp16: an overflow is the scaler's business, it skips the step and scales less
     too_small = scale is not None and scale["scale"] < LEAST_SCALE
     if math.isfinite(loss) and (math.isfinite(norm) or scale is not None) and not too_small:
         return
     ids = [training.batches.of("train").ids[row] for row in rows]
+    optimizer.zero_grad()
+    _backward(model, rows, step, training, progress)  # again: clipping has spread one NaN over all gradients
     broken = [
         name for name, weight in model.named_parameters() if weight.grad is not None and not _finite(weight.grad)
     ]  # fmt: skip

@@ -25,7 +25,8 @@ class Stop:
     Args:
         at_step: stop once so many optimizer steps are done, as verify-resume does.
         reason: why, empty while nobody asked.
-        patient: true while the loop trains and will look at `reason` itself.
+        patient: true while the loop trains and will look at `reason` itself. One rank of several always is: were it to
+            leave alone, the others would wait for it.
     """
 
     at_step: int | None = None
@@ -46,12 +47,10 @@ class Stop:
 
     @contextlib.contextmanager
     def patiently(self) -> Iterator[None]:
-        """Leave a wish to the loop until the block ends."""
-        self.patient = True
-        try:
-            yield
-        finally:
-            self.patient = False
+        """Leave a wish to the loop until the block ends; after an error the process ends, and does so undisturbed."""
+        before, self.patient = self.patient, True
+        yield
+        self.patient = before
 
     @contextlib.contextmanager
     def listening(self, signals: Sequence[signal.Signals] = SIGNALS) -> Iterator[None]:

@@ -70,7 +70,7 @@ def _done(folder: RunFolder, line: Line, stop: Stop) -> dict[str, Any]:
         return outcome(folder, line.report, stop)
     from headswap.elastic import launch
 
-    ended = launch(folder, processes, line.report)
+    ended = launch(folder, processes, line.report, stop.at_step)
     if ended["kind"] == "failed":
         with contextlib.suppress(HeadswapError):
             folder.note(status=ended["status"], error=ended["error"])
@@ -80,14 +80,17 @@ def _done(folder: RunFolder, line: Line, stop: Stop) -> dict[str, Any]:
 def main() -> int:
     """Be one process of a run, as torch elastic, accelerate launch or srun start it; return the exit code."""
     if len(sys.argv) != 2:
-        raise SystemExit("usage: python -m headswap.worker RUN_FOLDER   (headswap prepare makes one)")
-    from headswap.elastic import connected
+        print("usage: python -m headswap.worker RUN_FOLDER   (headswap prepare makes one)", file=sys.stderr)
+        return ConfigError.exit_code
+    from headswap.elastic import connected, step_to_stop_at
 
-    rank, stop = int(os.environ.get("RANK", "0")), Stop()
+    rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    stop = Stop(step_to_stop_at(), patient=ranks > 1)
     folder = RunFolder(Path(sys.argv[1]))
     with connected(stop) as line, contextlib.ExitStack() as held:
         try:
             held.enter_context(stop.listening())
+            _require_config(folder)  # before a lock makes the folder
             if line is None and rank == 0:  # else the process that started this one holds it
                 held.enter_context(folder.locked())
             if line is not None:
@@ -111,8 +114,7 @@ def outcome(folder: RunFolder, report: Report, stop: Stop) -> dict[str, Any]:
         from headswap.config import load
         from headswap.run import run
 
-        if not (folder / "config.yaml").is_file():
-            raise ConfigError(f"{folder.path}: not a run folder; found no config.yaml; make one with headswap prepare")
+        _require_config(folder)
         told = (folder / "config.yaml").read_text(encoding="utf-8")
         return {"kind": "finished", "result": run(load(folder / "config.yaml"), folder, report, stop)}
     except HeadswapError as error:
@@ -129,6 +131,11 @@ def outcome(folder: RunFolder, report: Report, stop: Stop) -> dict[str, Any]:
         with contextlib.suppress(HeadswapError):
             folder.note(status=ended["status"], error=ended["error"])
     return ended
+
+
+def _require_config(folder: RunFolder) -> None:
+    if not (folder / "config.yaml").is_file():
+        raise ConfigError(f"{folder.path}: not a run folder; found no config.yaml; make one with headswap prepare")
 
 
 def _log(text: str) -> None:

@@ -1,0 +1,163 @@
+"""NaN and infinity: no weight moves, the batch and the broken weights are on record; fp16 overflows are something else."""
+
+import contextlib
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import faults
+from exact import BASE, go, mismatches
+from headswap import config as configuration
+from headswap.errors import Diverged
+from headswap.loop import fit
+from headswap.losses import CrossEntropy
+from headswap.records import RunFolder, read_json, read_jsonl, write_text
+from headswap.step import LEAST_SCALE
+from headswap.stopping import Stop
+from headswap.worker import outcome
+from tiny_runs import reviews, tiny
+from tiny_training import Watched, batches, hardware, model, same, snapshot, training
+
+BAD = {"NaN": math.nan, "infinity": math.inf, "minus infinity": -math.inf}
+
+
+class BadLoss(CrossEntropy):
+    """A loss that answers `value` for the batch with the `wanted` label tensor."""
+
+    def __init__(self, wanted, value):
+        super().__init__()
+        object.__setattr__(self, "wanted", wanted)
+        object.__setattr__(self, "value", value)
+
+    def __call__(self, logits, batch):
+        summed = super().__call__(logits, batch)
+        return summed * self.value if torch.equal(batch["input_ids"], self.wanted) else summed
+
+
+def bad_gradient(net, wanted, value):
+    """Make the gradient of one weight bad for the batch with these token ids, and no loss."""
+    seen = []
+    net.register_forward_pre_hook(lambda _, given, named: seen.append(named["input_ids"]), with_kwargs=True)
+
+    def spoil(gradient):
+        return gradient * value if torch.equal(seen[-1], wanted) else gradient
+
+    net.bert.pooler.dense.bias.register_hook(spoil)
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+@pytest.mark.parametrize("value", BAD)
+@pytest.mark.parametrize("step", faults.DIVERGED_AT)
+def test_a_bad_number_moves_no_weight_and_is_put_on_record(step, value, where):
+    served, net = batches(), model(dropout=0.2)
+    epoch, position = divmod(step - 1, 3)
+    rows = served.epoch(epoch)[position]
+    wanted = served.collate("train", rows[:4])["input_ids"]  # the first of the step's micro-batches
+    loss = BadLoss(wanted, BAD[value]) if where == "loss" else CrossEntropy()
+    if where == "gradient":
+        bad_gradient(net, wanted, BAD[value])
+    seen, start = Watched(net), snapshot(net)
+    with pytest.raises(Diverged) as caught:
+        fit(net, training(net, BASE, seen, loss=loss, batches=served))
+    faults.injected("NaN or infinity")
+    assert len(seen.weights) == step - 1
+    assert same(snapshot(net), seen.weights[-1] if step > 1 else start)
+    facts = caught.value.facts
+    assert facts["step"] == step
+    assert facts["ids"] == [f"row{row}" for row in rows]
+    assert facts["rows"] == rows.tolist()
+    broken = facts["weights_with_broken_gradients"]
+    if where == "gradient":
+        assert broken == ["bert.pooler.dense.bias"]
+        assert math.isfinite(float(facts["loss"]))
+    else:
+        assert {"classifier.weight", "bert.embeddings.word_embeddings.weight"} <= set(broken)
+        assert not math.isfinite(float(facts["loss"]))
+
+
+def test_a_diverged_run_says_so_and_keeps_the_texts_of_its_batch(tiny_body, tmp_path):
+    table = reviews(tmp_path / "reviews.csv", 48)
+    config = tiny(table, tiny_body, tmp_path, "train.learning_rate=1e30", "train.warmup_share=0")
+    write_text(tmp_path / "run" / "config.yaml", configuration.dump(config))
+    ended = outcome(RunFolder(tmp_path / "run"), lambda line: None, Stop())
+    faults.injected("NaN or infinity")
+    assert (ended["code"], ended["status"]) == (1, "diverged")
+    about = read_json(tmp_path / "run" / "run.json")
+    assert (about["status"], about["error"]) == ("diverged", ended["error"])
+    record = read_json(tmp_path / "run" / "diverged.json")
+    taken = [line for line in read_jsonl(tmp_path / "run" / "metrics.jsonl") if line["kind"] == "train"]
+    assert record["step"] == len(taken) + 1
+    assert len(record["ids"]) == len(record["rows"]) == 8
+    texts = (tmp_path / "reviews.csv").read_text()
+    assert all(f"{row['text']},{['neg', 'pos'][row['label']]}" in texts for row in record["rows"])
+    assert record["weights_with_broken_gradients"]
+    assert ended["error"].startswith(f"step {record['step']}: the training diverged; found loss ")
+    assert "lower train.learning_rate" in ended["error"]
+
+
+@contextlib.contextmanager
+def scaled(init_scale, growth_interval=2000):
+    """Give hardware that computes in fp16 with a loss scaler, on the CPU: what `start` refuses for its slowness."""
+    made = hardware()
+    made.accelerator.state._shared_state["_mixed_precision"] = "fp16"
+    made.accelerator.native_amp = True
+    made.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=init_scale, growth_interval=growth_interval)
+    try:
+        yield made
+    finally:
+        made.accelerator.state._shared_state["_mixed_precision"] = "no"
+
+
+def fitted(net, train, seen, init_scale):
+    """Train as `fit` does on the hardware of `scaled`."""
+    made = training(net, train, seen)
+    with scaled(init_scale) as place:
+        fit(net, replace(made, hardware=place))
+
+
+def test_an_overflow_in_fp16_skips_the_step_and_halves_the_scale():
+    """2 ** 24 overflows the gradient, whose half-precision numbers end at 65504, until it has been halved often enough."""
+    net = model()
+    seen = Watched(net)
+    fitted(net, replace(BASE, max_steps=12), seen, 2.0**24)
+    lines = [line for line in seen.lines if line["kind"] == "train"]
+    skipped = [line for line in lines if line.get("skipped")]
+    assert 0 < len(skipped) < 12
+    faults.injected("NaN or infinity", len(skipped))
+    assert lines[: len(skipped)] == skipped
+    assert [line["loss_scale"] for line in skipped] == [2.0 ** (23 - number) for number in range(len(skipped))]
+    assert all(line["gradient_norm"] is None for line in skipped)
+    assert all(math.isfinite(line["gradient_norm"]) for line in lines[len(skipped) :])
+    assert all(same(seen.weights[0], weights) for weights in seen.weights[: len(skipped)])
+    assert not same(seen.weights[len(skipped) - 1], seen.weights[len(skipped)])
+
+
+def test_the_loss_scale_survives_a_stop(tmp_path):
+    train = replace(BASE, max_steps=8, keep="last")
+    straight = go(tmp_path / "straight", train, place=lambda: scaled(2.0**20, 2))
+    scales = [line.get("loss_scale") for line in straight.lines if line["kind"] == "train"]
+    assert None in scales
+    assert any(scales)
+    for step in (1, 3, 6):
+        go(tmp_path / "pieces", train, step, place=lambda: scaled(2.0**20, 2))
+    faults.resumed(mismatches(straight, go(tmp_path / "pieces", train, place=lambda: scaled(2.0**20, 2))))
+    other = go(tmp_path / "other", train, place=lambda: scaled(2.0**10, 2))
+    assert mismatches(straight, other)
+
+
+def test_an_endless_overflow_is_a_divergence():
+    net = model()
+    net.bert.pooler.dense.bias.register_hook(lambda gradient: gradient * math.inf)
+    seen, start = Watched(net), snapshot(net)
+    with pytest.raises(Diverged) as caught:
+        fitted(net, replace(BASE, max_steps=40), seen, 1.0)
+    steps = int(-math.log2(LEAST_SCALE)) + 1
+    faults.injected("NaN or infinity", steps + 1)
+    assert len(seen.weights) == steps
+    assert same(snapshot(net), start)
+    assert caught.value.facts["loss_scale"] == LEAST_SCALE / 2
+    assert caught.value.facts["weights_with_broken_gradients"] == ["bert.pooler.dense.bias"]
+    assert np.isfinite(float(caught.value.facts["loss"]))

@@ -1,0 +1,65 @@
+"""Whole runs under FSDP2, two gloo processes in place of two GPUs: the run that DDP makes, and exact in two halves."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from headswap.config import compose, dump
+from headswap.engines import engine_environment
+from headswap.launch import train
+from headswap.records import RunFolder, read_jsonl, write_text
+from tiny_runs import reviews, words_of
+
+SCRIPT = Path(__file__).parent / "sharded_run.py"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, tiny_body) -> tuple[RunFolder, RunFolder, RunFolder]:
+    """DDP; weights in pieces, straight; the same, stopped after step 4 and gone on with."""
+    root = tmp_path_factory.mktemp("sharded")
+    given = [
+        *words_of(reviews(root / "reviews.csv", count=75), tiny_body, root), "train.max_steps=10", "train.evaluations=4",
+        "train.micro_batch_size=2", "train.eval_batch_size=5", "train.learning_rate=1e-2",
+    ]  # fmt: skip
+    words = [word for word in given if not word.startswith("hardware") and word != "train.max_steps=4"]
+    two = ["hardware=multi", "hardware.threads=1"]
+    ddp = RunFolder(train(compose([*words, *two])))
+    config = compose([*words, *two, "hardware.engine=fsdp2", "hardware.launcher=slurm"])
+    folders = [RunFolder(root / name) for name in ("straight", "halves")]
+    for folder in folders:
+        write_text(folder / "config.yaml", dump(config))
+    env = os.environ | engine_environment(config)
+    env |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(SCRIPT)]
+    command += [str(folder.path) for folder in folders]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return ddp, folders[0], folders[1]
+
+
+def weights(folder: RunFolder) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model" / "model.safetensors")
+
+
+def test_weights_in_pieces_learn_what_whole_ones_do(runs):
+    ddp, straight, _ = runs
+    assert all(torch.allclose(value, weights(straight)[name], atol=1e-6) for name, value in weights(ddp).items())
+    losses = [folder.result()["scores"]["test"]["loss"] for folder in (ddp, straight)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_a_run_in_pieces_goes_on_to_the_bit(runs):
+    _, straight, halves = runs
+    assert all(torch.equal(value, weights(halves)[name]) for name, value in weights(straight).items())
+    kept = [
+        [line for line in read_jsonl(folder / "metrics.jsonl") if line["kind"] == "train"]
+        for folder in (straight, halves)
+    ]
+    losses = [[(line["step"], line["loss"], line["gradient_norm"]) for line in lines] for lines in kept]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 10
