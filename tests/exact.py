@@ -21,7 +21,7 @@ from headswap.stopping import Stop
 from tiny_training import PLAIN, model, snapshot, training
 
 CLOCKS = ("seconds", "time")
-STEPS = 8  # 29 rows in batches of 12 and micro-batches of 4: an epoch is 3 steps, its last one 4 + 1 rows
+STEPS = 8  # 29 rows in batches of 12 and micro-batches of 4: an epoch is 3 steps, one of them 4 + 1 rows
 BASE = replace(PLAIN, max_steps=STEPS, micro_batch_size=4, keep="best", evaluate_every=2)
 TWO_PHASES = (
     Phase("head", 0.5, (Rule(r"^head\.", 1.0), Rule("", None))),
@@ -106,6 +106,9 @@ def go(
             left.progress = fit(net, replace(made, hardware=hardware))
     except Stopped as error:
         left.stopped = str(error)
+    except Exception:
+        log.close()
+        raise
     else:
         rows = made.batches.evaluation("test")
         net.eval()

@@ -60,6 +60,7 @@ MODEL_FILES = [
     "manifest.json",
 ]
 DIVERGED_AT = [1, 3, 5]  # steps: the first, one with a short window, one in the second epoch
+ROOMS = [11, 5, 2, 1]  # rows that the memory holds, of the 12 of a step
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
 
 PLANNED = {

@@ -136,8 +136,8 @@ class Checkpoints:
                 raise
         if state["metrics_lines"] > metrics_lines:
             raise DamagedError(
-                f"{self.folder.parent / 'metrics.jsonl'}: cut off or damaged; found {metrics_lines} whole lines, {path.name} "
-                f"expects {state['metrics_lines']}; copy it again, or train again"
+                f"{self.folder.parent / 'metrics.jsonl'}: cut off or damaged; found {metrics_lines} whole lines, "
+                f"{path.name} expects {state['metrics_lines']}; copy it again, or train again"
             )
 
     def remove(self) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from headswap.contracts import LossFunction, Metric, Scores, Task
 from headswap.errors import Diverged, OutOfMemory, RunError, Stopped
-from headswap.hardware import Hardware, is_out_of_memory
+from headswap.hardware import Hardware, first_line, is_out_of_memory
 from headswap.stopping import Stop
 
 if TYPE_CHECKING:
@@ -97,9 +97,12 @@ class Judge:
             if not is_out_of_memory(error):
                 raise
             if not self.find_batch_size or len(rows) == 1:
+                remedy = "set a smaller one, or train.find_batch_size=true"
+                if len(rows) == 1:
+                    remedy = "take a smaller body or data.max_length"
                 raise OutOfMemory(
                     f"train.eval_batch_size: does not fit into memory; found {len(rows)} examples a pass "
-                    f"({str(error).splitlines()[0]}); set a smaller one, or train.find_batch_size=true"
+                    f"({first_line(error)}); {remedy}"
                 ) from error
             done = None
         if done is not None:

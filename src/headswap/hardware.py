@@ -237,6 +237,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, or its kind: Python's own MemoryError has none."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 def choose_precision(asked: str, device: str) -> Precision:
     """Say which precision `asked` comes to on `device`, and why.
 

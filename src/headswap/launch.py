@@ -11,7 +11,6 @@ import json
 import multiprocessing
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
@@ -22,6 +21,7 @@ from headswap import config as configuration
 from headswap.engines import refuse_other_launchers
 from headswap.errors import ConfigError, HeadswapError, Stopped, of_status
 from headswap.records import RunFolder
+from headswap.shield import flush, shielded
 from headswap.spine import Config
 from headswap.stopping import Relay
 
@@ -106,7 +106,7 @@ def run_jobs(jobs: Sequence[Job], workers: int, on_event: OnEvent) -> list[Outco
     Raises:
         Stopped: a signal came; what was running has saved its state.
     """
-    on_event = _shielded(on_event)
+    on_event = shielded(on_event)
     for job in jobs:
         refuse_other_launchers(job.config)
     outcomes: dict[int, Outcome] = {}
@@ -165,7 +165,15 @@ def _drain(
                 queue.clear()
             while queue and len(running) < workers:
                 index = queue.pop(0)
-                running[index] = _start(context, jobs[index], threads)
+                try:
+                    running[index] = _start(context, jobs[index], threads)
+                except (OSError, EOFError) as error:  # a signal to the whole group ends the server too
+                    outcomes[index] = _unbegun(jobs[index], signals.asked, f"no process started; found {error!r}")
+                    on_event(jobs[index], {"kind": "ended", "outcome": outcomes[index]})
+                    continue
+                if signals.asked:  # while the child was being started, which takes seconds for the first one
+                    running[index].process.terminate()
+                    queue.clear()
                 on_event(jobs[index], {"kind": "started"})
             wait([child.connection for child in running.values()], timeout=0.5)
             for index, child in list(running.items()):
@@ -191,6 +199,7 @@ def _start(context: Any, job: Job, threads: int | None) -> _Child:
     order = Order(configuration.dump(job.config), threads, not job.config.output.reuse, job.stop_at)
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=work, args=(str(job.folder.path), order, sender), daemon=True)
+    flush()  # a terminal that is gone would keep the process from starting
     process.start()
     sender.close()
     return _Child(job, process, receiver)
@@ -218,21 +227,28 @@ def _ended(child: _Child, asked: str) -> Outcome:
     if child.last:
         last = child.last
         return Outcome(child.job, False, error=last["error"], code=last["code"], status=last["status"])
-    if asked and child.process.exitcode == -signal.SIGTERM:  # it had not begun to listen
-        error = f"{child.job.folder.path}: stopped by {asked} before it began; the same command starts it"
-        return Outcome(child.job, False, error=error, code=Stopped.exit_code, status=Stopped.status)
-    error = _death(child.process.exitcode, child.job)
-    with contextlib.suppress(HeadswapError):  # it could not say so itself
-        child.job.folder.note(status="failed", error=error)
-    return Outcome(child.job, False, error=error, code=1)
+    if asked and child.process.exitcode in (-signal.SIGTERM, 255):  # it had not begun to listen; the server is gone
+        return _unbegun(child.job, asked)
+    return _unbegun(child.job, "", _death(child.process.exitcode, child.job))
+
+
+def _unbegun(job: Job, asked: str, error: str = "") -> Outcome:
+    """Return the outcome of a job whose process could not say itself how it ended: stopped by `asked`, else failed."""
+    if asked:
+        error = f"{job.folder.path}: stopped by {asked} before it began; the same command starts it"
+        return Outcome(job, False, error=error, code=Stopped.exit_code, status=Stopped.status)
+    error = f"{job.folder.path}: {error}"
+    with contextlib.suppress(HeadswapError):
+        job.folder.note(status="failed", error=error)
+    return Outcome(job, False, error=error, code=1)
 
 
 def _death(code: int | None, job: Job) -> str:
     if code is not None and code < 0:
         name = signal.Signals(-code).name
         hint = "out of memory? set a smaller train.micro_batch_size" if name == "SIGKILL" else "see its log"
-        return f"{job.folder.path}: the run's process was killed; found {name}; {hint}"
-    return f"{job.folder.path}: the run's process ended with code {code}; see {job.folder / 'log.txt'}"
+        return f"the run's process was killed; found {name}; {hint}"
+    return f"the run's process ended with code {code}; see {job.folder / 'log.txt'}"
 
 
 @contextlib.contextmanager
@@ -259,22 +275,6 @@ def _model_type(config: Config) -> str | None:
     except (HeadswapError, OSError, ValueError):
         return None  # the child will say what is wrong
     return str(found.get("model_type", ""))
-
-
-def _shielded(on_event: OnEvent) -> OnEvent:
-    """Return `on_event` so that a display that throws costs its lines, not the runs."""
-    broken: list[str] = []
-
-    def tell(job: Job, event: Mapping[str, Any]) -> None:
-        if broken:
-            return
-        try:
-            on_event(job, event)
-        except Exception as error:  # noqa: BLE001 (whatever a display throws, the runs are worth more)
-            broken.append(str(error))
-            print(f"headswap: the display failed; runs go on without it: {error!r}", file=sys.stderr)
-
-    return tell
 
 
 def _ignore(job: Job, event: Mapping[str, Any]) -> None:

@@ -14,9 +14,9 @@ from typing import Any
 from headswap import config as configuration
 from headswap.checkpoint import Checkpoints
 from headswap.config import Plugs
-from headswap.contracts import DataRequest, Splits
+from headswap.contracts import DataRequest, Scores, Splits
 from headswap.data import Batches, make_batches, pad_token_id
-from headswap.errors import ConfigError, Diverged, Stopped
+from headswap.errors import ConfigError, Diverged, RunError
 from headswap.evaluate import Judge
 from headswap.hardware import Hardware, start
 from headswap.ledger import Ledger
@@ -28,6 +28,7 @@ from headswap.records import Onlooker, RunFolder, write_json
 from headswap.resume import continued, micro_batch_of, state_facts
 from headswap.seeds import Seeds
 from headswap.sharding import fill, gathered
+from headswap.shield import say, shielded
 from headswap.spine import Config, batch_faults
 from headswap.stopping import Stop
 from headswap.summary import PREDICTIONS, hashes, rows_of, summary, write_predictions
@@ -43,11 +44,10 @@ def run(config: Config, folder: RunFolder, report: Report, stop: Stop | None = N
         Stopped: asked for; the state is saved, and calling `run` on the folder again goes on from there.
         HeadswapError: the data, the weights or the training failed; the folder keeps config, log and metrics so far.
     """
-    clock, stop, report = Clock(), stop or Stop(), shielded(report)
+    clock, stop, report = Clock(), stop or Stop(), _heard(report)
     plugs = configuration.build_plugs(config)
     hardware = start(config.hardware, config.train)
-    if faults := list(batch_faults(config.train, hardware.world)):
-        raise ConfigError("; ".join(faults))
+    _require_processes(config, hardware)
     seeds = Seeds(config.seed)
     folder = folder if hardware.first else Onlooker(folder.path)
     checkpoints = Checkpoints(folder / "checkpoint", config.train.save_every, report)
@@ -156,6 +156,17 @@ def _whole(plain: Any, model: Any, hardware: Hardware) -> Any:
     return plain
 
 
+def _require_processes(config: Config, hardware: Hardware) -> None:
+    """Refuse more or fewer processes than the run is made for, and a batch that they cannot share."""
+    if hardware.world != config.hardware.num_processes:  # accelerate launch --cpu, for one, starts a single process
+        raise RunError(
+            f"hardware.num_processes: {config.hardware.num_processes} are to train together; found {hardware.world}; "
+            f"start them with headswap train, or with the command that headswap prepare prints"
+        )
+    if faults := list(batch_faults(config.train, hardware.world)):
+        raise ConfigError("; ".join(faults))
+
+
 @contextlib.contextmanager
 def _told(folder: RunFolder, splits: Splits, hardware: Hardware) -> Iterator[None]:
     """Write the batch at which a training diverged, with its texts, into diverged.json."""
@@ -222,22 +233,14 @@ class Clock:
         return round(time.perf_counter() - self._start, 3)
 
 
-def shielded(report: Report) -> Report:
-    """Return `report` so that a display that throws costs its lines, not the training."""
-    broken: list[str] = []
+def _heard(report: Report) -> Report:
+    """Return `report`, shielded; warnings go into the log too, where nobody watches."""
+    watched = shielded(report, "progress report")
 
     def tell(line: Mapping[str, Any]) -> None:
         if line["kind"] == "warning":
-            print(line["text"])  # into the log too, where nobody watches
-        if broken:
-            return
-        try:
-            report(line)
-        except Stopped:
-            raise
-        except Exception as error:  # noqa: BLE001 (whatever a display throws, a week of training is worth more)
-            broken.append(str(error))
-            print(f"the progress display failed and is left out from here on: {type(error).__name__}: {error}")
+            say(line["text"])
+        watched(line)
 
     return tell
 

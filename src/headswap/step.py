@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from headswap.errors import Diverged, OutOfMemory
-from headswap.hardware import is_out_of_memory
+from headswap.hardware import first_line, is_out_of_memory
 
 if TYPE_CHECKING:
     from headswap.loop import Progress, Training
@@ -40,7 +40,7 @@ def train_step(model: torch.nn.Module, optimizer: Any, step: int, training: Trai
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            said = str(error).splitlines()[0]
+            said = first_line(error)
         # Outside the except block, whose error holds on to the tensors of the failed pass.
         _smaller(training, progress, len(rows), said)
         optimizer.zero_grad()

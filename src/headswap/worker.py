@@ -18,9 +18,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from headswap.errors import ConfigError, HeadswapError
+from headswap.errors import ConfigError, HeadswapError, OutOfMemory, Stopped
 from headswap.placeholders import conceal
 from headswap.records import RunFolder, write_text
+from headswap.shield import flush, say
 from headswap.stopping import Stop
 
 Report = Callable[[Mapping[str, Any]], None]
@@ -116,15 +117,21 @@ def outcome(folder: RunFolder, report: Report, stop: Stop) -> dict[str, Any]:
 
         _require_config(folder)
         told = (folder / "config.yaml").read_text(encoding="utf-8")
-        return {"kind": "finished", "result": run(load(folder / "config.yaml"), folder, report, stop)}
+        ended = {"kind": "finished", "result": run(load(folder / "config.yaml"), folder, report, stop)}
+        stop.patient = True  # from here on a signal changes nothing
+        return ended
     except HeadswapError as error:
         ended = _failure(error, conceal(str(error), told))
-        _log(ended["error"])
+        say(ended["error"])
     except Exception as error:  # noqa: BLE001 (the last line of defence: whatever it was is one failed run)
         log = folder / ("log.txt" if rank == 0 else f"rank_{rank}.txt")
         ended = _failure(error, conceal(f"{type(error).__name__}: {error}; the traceback is in {log}", told))
         ended["traceback"] = conceal(traceback.format_exc(), told)
-        _log(ended["traceback"])
+        if meant := _wish_under(error) or _memory_under(error):
+            say(ended["traceback"])
+            ended = _failure(meant, str(meant))
+        say(ended.get("traceback", ended["error"]))
+    stop.patient = True
     with contextlib.suppress(HeadswapError):
         folder.metrics.close()
     if rank == 0:
@@ -138,9 +145,21 @@ def _require_config(folder: RunFolder) -> None:
         raise ConfigError(f"{folder.path}: not a run folder; found no config.yaml; make one with headswap prepare")
 
 
-def _log(text: str) -> None:
-    with contextlib.suppress(OSError):  # a full disk holds the log too: the parent is still to be told
-        print(text, file=sys.stderr, flush=True)
+def _memory_under(error: Exception) -> OutOfMemory | None:
+    """Return the error of memory that ended where no smaller pass helps, as for the optimizer's state."""
+    from headswap.hardware import first_line, is_out_of_memory
+
+    if not is_out_of_memory(error):
+        return None
+    said = first_line(error)
+    return OutOfMemory(f"memory: used up outside of a pass; found {said}; take a smaller body, or free the device")
+
+
+def _wish_under(error: BaseException | None) -> Stopped | None:
+    """Return the wish to stop that a signal threw into foreign code, which made another error of it."""
+    while error is not None and not isinstance(error, Stopped):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _failure(error: BaseException, said: str) -> dict[str, Any]:
@@ -193,7 +212,7 @@ def _quiet(line: Mapping[str, Any]) -> None:
 @contextlib.contextmanager
 def logged(path: Path) -> Iterator[None]:
     """Send this process's output, C libraries' too, to a file."""
-    _flush()
+    flush()
     kept = os.dup(1), os.dup(2)
     with open(path, "a", encoding="utf-8") as file:
         os.dup2(file.fileno(), 1)
@@ -201,16 +220,10 @@ def logged(path: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            _flush()
+            flush()
             for saved, descriptor in zip(kept, (1, 2), strict=True):
                 os.dup2(saved, descriptor)
                 os.close(saved)
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):  # a full disk costs words, not the run
-            stream.flush()
 
 
 if __name__ == "__main__":

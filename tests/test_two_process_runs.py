@@ -1,0 +1,315 @@
+"""Whole runs in two processes under torch elastic: one result, one message when a rank fails, exact to the bit after it."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow.parquet
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, log_loss
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from headswap import elastic, worker
+from headswap.cli import main
+from headswap.launch import Job, job_of, run_jobs
+from headswap.records import RunFolder, read_json, read_jsonl, write_text
+from headswap.stopping import Stop
+from headswap.verify import compare_runs
+from tiny_runs import reviews, tiny, words_of
+from troubled import SEEN
+
+TWO = ["hardware.num_processes=2", "plugins=[troubled]", "task._target_=troubled.Troubled"]
+RECIPE = ["train.max_steps=8", "train.evaluate_every=3", "train.save_every.steps=2"]
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory) -> str:
+    return reviews(tmp_path_factory.mktemp("tables") / "reviews.csv", 80)
+
+
+def ordered(place, table, tiny_body, *words):
+    """Return the words of a run whose trouble is asked for in `place`/orders.json, and that file."""
+    place.mkdir(exist_ok=True)
+    file = place / "orders.json"
+    return [*words_of(table, tiny_body, place), *TWO, f"+task.orders={file}", *RECIPE, *words], file
+
+
+def job(place, table, tiny_body, *words, **orders) -> Job:
+    """Return a job for two processes, with the orders written down."""
+    words, file = ordered(place, table, tiny_body, *words)
+    if orders:
+        file.write_text(json.dumps(orders))
+    return job_of(tiny(table, tiny_body, place, *words[len(words_of(table, tiny_body, place)) :]), place.name)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def ended(root, table, tiny_body):
+    """Run at once: a good run, one with a bug in one rank, one with bad data, one that runs out of memory."""
+    good = job(root / "chain", table, tiny_body)
+    jobs = [
+        replace(good, folder=RunFolder(root / "straight"), title="straight"),
+        job(root / "bug", table, tiny_body, where="load", rank="1", do="bug"),
+        job(root / "data", table, tiny_body, where="load", do="data"),
+        job(root / "memory", table, tiny_body, "train.find_batch_size=true", where="step", rank="1", above=2, do="memory"),
+    ]  # fmt: skip
+    said = []
+    outcomes = run_jobs(jobs, 4, lambda job, event: said.append((job.title, event)))
+    return {outcome.job.title: outcome for outcome in outcomes}, said
+
+
+def seen(place, world=2):
+    """Return the rows of every step since the last look, those of the ranks joined, as tokens."""
+    files = [place / SEEN.format(rank) for rank in range(world)]
+    shares = [[json.loads(line) for line in file.read_text().splitlines()] for file in files]
+    for file in files:
+        file.unlink()
+    steps = []
+    for parts in zip(*shares, strict=True):
+        joined = [None] * sum(len(part) for part in parts)
+        for rank, part in enumerate(parts):
+            joined[rank::world] = part
+        steps.append(joined)
+    return steps
+
+
+@pytest.fixture(scope="module")
+def chain(ended, root, table, tiny_body):
+    """Train what `straight` trained, in links: stop, a killed rank, a signal to one rank, the rest."""
+    place, links = root / "chain", {"straight": (ended[0]["straight"], seen(root / "chain"))}
+    given = job(place, table, tiny_body)
+    links["stopped"] = run_jobs([replace(given, stop_at=1)], 1, print)[0], seen(place)
+    shutil.copytree(given.folder.path, root / "alone")
+    (place / "orders.json").write_text(json.dumps({"where": "step", "rank": "1", "at": 4, "do": "SIGKILL"}))
+    links["killed"] = run_jobs([given], 1, print)[0], seen(place)
+    links["left"] = [
+        process.info["cmdline"]
+        for process in psutil.process_iter(["cmdline"])
+        if str(given.folder.path) in (process.info["cmdline"] or [])
+    ]
+    (place / "orders.json").write_text(json.dumps({"where": "step", "rank": "1", "at": 2, "do": "SIGTERM"}))
+    with given.folder.locked():  # nobody holds it
+        pass
+    with pytest.raises(SystemExit) as caught:
+        main(["train", *ordered(place, table, tiny_body)[0]])
+    links["signalled"] = caught.value.code, read_json(given.folder / "run.json"), seen(place)
+    (place / "orders.json").unlink()
+    links["finished"] = run_jobs([given], 1, print)[0], seen(place)
+    alone = replace(given.config, hardware=replace(given.config.hardware, num_processes=1))
+    links["alone"] = run_jobs([Job(alone, RunFolder(root / "alone"))], 1, print)[0], seen(place, 1)
+    return links
+
+
+def test_a_run_in_two_processes_is_one_result_that_says_so(ended, root):
+    outcome = ended[0]["straight"]
+    assert (outcome.finished, outcome.error) == (True, "")
+    folder = outcome.job.folder
+    assert folder.result()["processes"] == read_json(folder / "run.json")["hardware"]["processes"] == 2
+    lines = read_jsonl(folder / "metrics.jsonl")
+    assert [line["step"] for line in lines if line["kind"] == "train"] == list(range(1, 9))  # rank 0 alone writes
+    assert [line["step"] for line in lines if line["kind"] == "validation"] == [3, 6, 8]
+    told = [event["step"] for title, event in ended[1] if (title, event["kind"]) == ("straight", "validation")]
+    assert told == [3, 6, 8]
+    assert {path.name for path in folder.path.iterdir()} == {
+        ".lock", "config.yaml", "ledger.json", "log.txt", "metrics.jsonl", "model", "predictions.parquet", "rank_1.txt",
+        "result.json", "run.json",
+    }  # fmt: skip
+
+
+def test_the_scores_of_two_processes_are_those_of_the_saved_model_in_one(ended, table):
+    folder = ended[0]["straight"].job.folder
+    net = AutoModelForSequenceClassification.from_pretrained(folder / "model").eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    texts = [line.split(",")[0] for line in Path(table).read_text(encoding="utf-8").splitlines()]
+    predictions = pyarrow.parquet.read_table(folder / "predictions.parquet").to_pylist()
+    for split in ("validation", "test"):
+        rows = [row for row in predictions if row["split"] == split]
+        assert len({row["id"] for row in rows}) == len(rows) == folder.result()["rows"][split] == 16
+        batch = tokenizer([texts[int(row["id"])] for row in rows], padding=True, return_tensors="pt")
+        with torch.no_grad():
+            logits = net(**batch).logits
+        np.testing.assert_allclose([row["logits"] for row in rows], logits.numpy(), rtol=0, atol=1e-5)
+        labels, scores = [row["label"] for row in rows], folder.result()["scores"][split]
+        assert scores["accuracy"] == pytest.approx(accuracy_score(labels, logits.argmax(dim=1)), abs=1e-12)
+        assert scores["loss"] == pytest.approx(log_loss(labels, logits.double().softmax(dim=1)), abs=1e-6)
+
+
+def test_a_fault_of_one_rank_ends_the_run_with_its_traceback_and_its_log(ended):
+    outcome = ended[0]["bug"]
+    folder = outcome.job.folder
+    first, *trace = outcome.error.splitlines()
+    assert (outcome.code, outcome.status) == (1, "failed")
+    assert first.startswith(f"{folder.path}: rank 1 failed: ZeroDivisionError: a bug of the plug; ")
+    assert first.endswith(f"its log: {folder / 'rank_1.txt'}")
+    assert trace[0] == "Traceback (most recent call last):"
+    assert trace[-1] == "ZeroDivisionError: a bug of the plug"
+    assert "\n".join(trace) in (folder / "rank_1.txt").read_text()
+    about = read_json(folder / "run.json")
+    assert (about["status"], about["error"]) == ("failed", outcome.error)
+
+
+def test_a_fault_of_the_data_is_one_line_and_code_two_though_all_ranks_meet_it(ended, root):
+    outcome = ended[0]["data"]
+    assert (outcome.code, outcome.status) == (2, "failed")
+    assert outcome.error == f"{root / 'data' / 'orders.json'}: no rows; found none; name another file"
+
+
+def test_out_of_memory_on_one_rank_starts_all_again_with_half_the_micro_batch(ended, root):
+    outcome, said = ended[0]["memory"], ended[1]
+    assert (outcome.finished, outcome.error) == (True, "")
+    warnings = [event["text"] for title, event in said if (title, event["kind"]) == ("memory", "warning")]
+    assert warnings == ["out of memory: started again with 2 examples a pass and process"]
+    assert read_json(outcome.job.folder / "run.json")["micro_batch_size"] == 2
+    sizes = [
+        len(json.loads(line)) for line in (root / "memory" / SEEN.format(1)).read_text().splitlines()
+    ]  # of every forward pass
+    assert (sizes[0], max(sizes[1:])) == (4, 2)
+
+
+def test_a_run_stopped_killed_and_signalled_ends_with_the_bits_of_a_straight_one(chain, root):
+    straight, finished = (chain[name][0] for name in ("straight", "finished"))
+    assert (finished.finished, finished.error) == (True, "")
+    compared = compare_runs(straight.job.folder.path, finished.job.folder.path)
+    assert compared.same, compared.lines
+    resumed = read_json(finished.job.folder / "run.json")["resumed"]
+    assert [(note["step"], note["exact"], note["differs"]) for note in resumed] == [
+        (1, True, {}),
+        (4, True, {}),
+        (6, True, {}),
+    ]
+
+
+def test_a_stop_asked_of_the_run_reaches_its_ranks(chain):
+    outcome, _ = chain["stopped"]
+    assert (outcome.finished, outcome.status, outcome.code) == (False, "stopped", 75)
+    assert outcome.error.startswith("stopped by request at step 1 after step 1 of 8; its state is saved")
+
+
+def test_a_killed_rank_ends_the_run_with_one_message_and_leaves_nothing_running(chain):
+    outcome, _ = chain["killed"]
+    folder = outcome.job.folder
+    assert (outcome.finished, outcome.status, outcome.code) == (False, "failed", 1)
+    log = folder / "rank_1.txt"
+    assert outcome.error == f"{folder.path}: rank 1 was killed; found SIGKILL; out of memory?; its log: {log}"
+    assert log.is_file()
+    assert chain["left"] == []
+
+
+def test_a_signal_to_one_rank_saves_the_run_and_ends_the_command_with_code_75(chain):
+    code, about, _ = chain["signalled"]
+    assert code == 75
+    assert about["status"] == "stopped"
+    assert about["error"].startswith("stopped by SIGTERM after step 6 of 8; its state is saved")
+
+
+def test_a_run_goes_on_in_another_number_of_processes_with_the_same_examples_in_the_same_order(chain, root):
+    outcome, rows = chain["alone"]
+    assert (outcome.finished, outcome.error) == (True, "")
+    straight = chain["straight"][1]
+    assert len(straight) == 8
+    assert [len(step) for step in straight] == [8] * 6 if len(straight) == 6 else True
+    assert chain["stopped"][1] + rows == straight
+    assert chain["stopped"][1] + chain["killed"][1][:3] + chain["signalled"][2] + chain["finished"][1] == straight
+    (note,) = read_json(outcome.job.folder / "run.json")["resumed"]
+    assert (note["step"], note["exact"]) == (1, False)
+    assert note["differs"]["processes"] == [2, 1]
+    assert outcome.job.folder.result()["processes"] == 1
+
+
+def test_a_batch_that_two_processes_cannot_share_is_refused_before_anything_starts(capfd, table, tiny_body, tmp_path):
+    words = [*words_of(table, tiny_body, tmp_path), "hardware.num_processes=2"]
+    with pytest.raises(SystemExit) as caught:
+        main(["train", *words, "train.batch_size=9"])
+    assert caught.value.code == 2
+    assert capfd.readouterr().err == (
+        "headswap: train.batch_size: counts over all processes and must divide; found 9 on 2 processes; "
+        "set a multiple of 2\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def alone(monkeypatch, *words):
+    """Be `python -m headswap.worker`, started by nobody; return the exit code."""
+    monkeypatch.setattr("sys.argv", ["worker", *map(str, words)])
+    return worker.main()
+
+
+def test_a_worker_without_a_launcher_is_one_process(monkeypatch, capfd, table, tiny_body, tmp_path):
+    config = tiny(table, tiny_body, tmp_path, "train.max_steps=1", "output.keep_model=false")
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    write_text(folder / "config.yaml", worker_config(config))
+    assert alone(monkeypatch, folder.path) == 0
+    assert folder.result()["processes"] == 1
+    write_text(
+        folder / "config.yaml", worker_config(replace(config, hardware=replace(config.hardware, num_processes=2)))
+    )
+    assert alone(monkeypatch, folder.path) == 1
+    assert "hardware.num_processes: 2 are to train together; found 1; start them with" in capfd.readouterr().err
+
+
+def worker_config(config) -> str:
+    from headswap.config import dump
+
+    return dump(config)
+
+
+def test_a_worker_without_a_folder_or_with_another_one_says_so(monkeypatch, capfd, tmp_path):
+    assert alone(monkeypatch) == 2
+    assert capfd.readouterr().err.startswith("usage: python -m headswap.worker RUN_FOLDER")
+    assert alone(monkeypatch, tmp_path / "typo") == 2
+    assert f"{tmp_path / 'typo'}: not a run folder; found no config.yaml" in capfd.readouterr().err
+    assert not (tmp_path / "typo").exists()
+
+
+STOPPED = {"kind": "failed", "error": "stopped by SIGTERM after step 3", "code": 75, "status": "stopped"}
+ECHO = {"kind": "failed", "error": "RuntimeError: closed by peer", "code": 1, "status": "failed", "traceback": "T"}
+BUG = {"kind": "failed", "error": "ZeroDivisionError", "code": 1, "status": "failed", "traceback": "B"}
+DONE = {"kind": "finished", "result": {}}
+
+
+@pytest.mark.parametrize(
+    ("ends", "died", "asked", "found"),
+    [
+        ([(0, ECHO)], [(0, 1), (1, -9)], "", "rank 1 was killed; found SIGKILL"),
+        ([(0, STOPPED)], [(1, 3)], "", "rank 1 ended with code 3 and said nothing"),
+        ([(1, BUG), (0, ECHO)], [(1, 1), (0, 1)], "", "rank 1 failed: ZeroDivisionError"),
+        ([(1, BUG), (0, STOPPED)], [(1, 1)], "", "rank 1 failed: ZeroDivisionError"),
+        ([(1, BUG)], [(1, 1), (0, -15)], "", "rank 1 failed: ZeroDivisionError"),  # ended before it listened
+        ([(0, ECHO)], [(1, -15), (0, 1)], "", "stopped by SIGTERM before the first step"),
+        ([(0, STOPPED), (1, STOPPED)], [], "SIGUSR1", "stopped by SIGTERM after step 3"),
+        ([], [], "SIGTERM", "stopped by SIGTERM before the first step"),
+    ],
+)
+def test_the_rank_that_caused_the_end_is_told_apart_from_the_echo_of_the_others(tmp_path, ends, died, asked, found):
+    verdict = elastic._verdict(RunFolder(tmp_path), [{"rank": rank, **end} for rank, end in ends], died, asked)
+    assert found in verdict["error"]
+    assert (verdict["status"], verdict["code"]) == (("stopped", 75) if "stopped" in found else ("failed", 1))
+
+
+def test_what_is_told_after_the_end_of_a_finished_run_changes_nothing(tmp_path):
+    ends = [{"rank": 0, **DONE}, {"rank": 1, **ECHO}]
+    assert elastic._verdict(RunFolder(tmp_path), ends, [(1, -11)], "SIGTERM")["kind"] == "finished"
+
+
+def test_a_signal_that_foreign_code_wraps_is_still_a_stop(monkeypatch, tmp_path):
+    def swallowed(*given):
+        try:
+            given[-1].ask("SIGTERM")
+        except Exception as error:
+            raise ImportError("half a module") from error
+
+    monkeypatch.setattr("headswap.run.run", swallowed)
+    monkeypatch.setattr("headswap.config.load", lambda path: None)
+    write_text(tmp_path / "config.yaml", "")
+    ended = worker.outcome(RunFolder(tmp_path), print, Stop())
+    assert (ended["status"], ended["code"]) == ("stopped", 75)
+    assert ended["error"].startswith("stopped by SIGTERM; nothing was in training")
