@@ -2,13 +2,14 @@
 #   make demo    the main job on the embedded default: what did the pretrained weights buy? ends with a report
 #   make test    the tests            make check   what CI runs: format, lint, types, tests
 #   make bench   the side-by-side speed benchmarks
+#   make soak    random kills, signals, disk errors and damage against random runs (SOAK="--minutes 30 --seed 1")
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 DEMO ?= experiment=demo
 
-.PHONY: demo test check lint format bench build clean
+.PHONY: demo test check lint format bench soak build clean
 .DEFAULT_GOAL := check
 
 $(VENV)/made: pyproject.toml constraints.txt
@@ -43,6 +44,9 @@ format: $(VENV)/made-dev
 
 bench: $(VENV)/made-dev
 	$(BIN)/python bench/train_speed.py
+
+soak: $(VENV)/made-dev
+	$(BIN)/python tests/soak.py $(SOAK)
 
 build: $(VENV)/made-dev
 	$(BIN)/python -m build --no-isolation

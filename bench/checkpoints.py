@@ -62,7 +62,8 @@ def main() -> None:
             found = load(newest)
             model.load_state_dict(dict(found.weights))
             fresh = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
-            fill_optimizer(fresh, [name for name, _ in model.named_parameters()], found.optimizer)
+            names: dict[torch.Tensor, str] = {weight: name for name, weight in model.named_parameters()}
+            fill_optimizer(fresh, names, found.optimizer)
             resumes.append(time.perf_counter() - began)
         size = sum(path.stat().st_size for path in newest.iterdir()) / 1e6
         best = sum(path.stat().st_size for path in (Path(place) / "checkpoint").glob("best-*/*")) / 1e6

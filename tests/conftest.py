@@ -95,3 +95,14 @@ def variant(tmp_path: Path) -> Variant:
         return copy
 
     return make
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say how many faults were injected, and whether every resume was exact."""
+    import faults
+
+    if faults.INJECTED:
+        found = ", ".join(f"{kind} {count}" for kind, count in sorted(faults.INJECTED.items()))
+        terminalreporter.write_line(f"faults injected: {found}")
+        same, other = faults.RESUMES["exact"], faults.RESUMES["different"]
+        terminalreporter.write_line(f"resumes compared with a straight run: {same + other}, resume mismatches {other}")

@@ -67,6 +67,7 @@ def go(
     folder: Path,
     train: Any = BASE,
     stop: Stop | int | None = None,
+    *,
     change: Callable[[Any], Any] = lambda net: net,
     tell: Callable[[Any], None] = lambda line: None,
     facts: Mapping[str, Any] | None = None,

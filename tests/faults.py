@@ -7,6 +7,7 @@ them without running anything, and conftest prints at the end of a test run what
 import contextlib
 import errno
 import json
+import math
 import multiprocessing
 import os
 import re
@@ -60,13 +61,27 @@ MODEL_FILES = [
     "manifest.json",
 ]
 DIVERGED_AT = [1, 3, 5]  # steps: the first, one with a short window, one in the second epoch
+NOTES = ["run.json", "ledger.json", "log.txt"]
 ROOMS = [11, 5, 2, 1]  # rows that the memory holds, of the 12 of a step
+BAD_NUMBERS = {"NaN": math.nan, "infinity": math.inf, "minus infinity": -math.inf}
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
+OF_A_CHILD = [signal.SIGTERM, signal.SIGUSR1]  # its parent hears SIGINT
+BROKEN_DISPLAYS = [ValueError("a bug"), OSError(errno.EIO, "the terminal is gone"), BrokenPipeError()]
+REFUSALS = [errno.EROFS, errno.ENOSPC, errno.EDQUOT]
 
-PLANNED = {
-    "kill -9": RANDOM_KILLS + len(KILLED_AT),
-    "disk full or I/O error": len(ERRNOS) * sum(CALLS_OF_A_SAVE.values()),
-    "bit flip, truncation, loss": len(HARMS) * len([*CHECKPOINT_FILES, *BEST_FILES, *MODEL_FILES]),
+PLANNED = {  # the numbers at the ends: tests that are not made from a list
+    "kill -9": RANDOM_KILLS + len(KILLED_AT) + 2,
+    "disk full or I/O error": len(ERRNOS) * sum(CALLS_OF_A_SAVE.values())
+    + len(FAILED_IN_TRAINING)
+    + len(REFUSED_AT_THE_END)
+    + 7,
+    "bit flip, truncation, loss": len(HARMS) * len([*CHECKPOINT_FILES, *BEST_FILES, *MODEL_FILES, *NOTES]) + 8,
+    "NaN or infinity": len(BAD_NUMBERS) * len(DIVERGED_AT) * 2 + 14,
+    "out of memory": len(ROOMS) + 14,
+    "signal": 2 * len(SIGNALS) + 2 * len(OF_A_CHILD) + len(SIGNALS) + 7,
+    "display that throws": 3 * len(BROKEN_DISPLAYS) + 5,
+    "full or read-only outputs": 2 * len(REFUSALS) + 6,
+    "clock jump": 3,
 }
 INJECTED: Counter[str] = Counter()
 RESUMES: Counter[str] = Counter()
@@ -159,25 +174,37 @@ class Faulty(TextClassification):
         if multiprocessing.parent_process() is not None and order.exists():  # not in the warm server
             told = json.loads(order.read_text())
             order.unlink()
-            _kill_at(*told)
+            _meet(*told)
         return super().load(request, seeds)
 
 
-def order_kill(table: str, place: tuple[str, str, str]) -> Path:
-    """Have the next child that reads `table` kill itself at a place of `KILLED_AT`; return the file that says so."""
+def order_fault(table: str, place: tuple[str, str, str], nth: int = 1, code: int = 0) -> Path:
+    """Have the next child that reads `table` kill itself at a place as in `KILLED_AT`; return the file that says so.
+
+    Args:
+        nth: how many such calls it takes.
+        code: fail with this number, as a full or broken disk does, rather than be killed.
+    """
     order = Path(table).with_suffix(".fault")
-    order.write_text(json.dumps(place))
+    order.write_text(json.dumps([*place, nth, code]))
     return order
 
 
-def _kill_at(call: str, end: str, when: str) -> None:
-    def die(path: str, begin: Callable[[], None]) -> None:
-        if path.endswith(end):
+def _meet(call: str, end: str, when: str, nth: int, code: int) -> None:
+    seen: list[str] = []
+
+    def meet(path: str, begin: Callable[[], None]) -> None:
+        if not path.endswith(end):
+            return
+        seen.append(path)
+        if len(seen) == nth:
             if when == "middle":
                 begin()
+            if code:
+                raise OSError(code, os.strerror(code))
             os.kill(os.getpid(), signal.SIGKILL)
 
-    _watch(call, die, behind=when == "after")  # for the rest of this process's life
+    _watch(call, meet, behind=when == "after")  # for the rest of this process's life
 
 
 def _watch(name: str, see: Callable[[str, Callable[[], None]], None], behind: bool = False) -> Callable[..., None]:

@@ -9,9 +9,7 @@ from dataclasses import replace
 import pytest
 
 import faults
-from exact import BASE, STEPS, every, go, mismatches, wandering, Points
-from headswap.errors import DamagedError
-from headswap.durable import verify
+from exact import BASE, STEPS, Points, every, go, mismatches, wandering
 
 JUDGED = {"score": wandering, "metric": Points()}
 TRAIN = replace(BASE, evaluate_every=1, save_every=every(1))

@@ -89,7 +89,7 @@ def test_a_manifest_of_somebody_else_is_not_taken_for_ours(finished, tmp_path):
 
 
 @pytest.mark.parametrize("how", faults.HARMS)
-@pytest.mark.parametrize("name", ["run.json", "ledger.json", "log.txt"])
+@pytest.mark.parametrize("name", faults.NOTES)
 def test_damaged_notes_of_an_unfinished_run_are_written_anew(name, how, finished, stopped, config, tmp_path):
     shutil.copytree(stopped, tmp_path / "run")
     if name == "log.txt":  # the parent makes it

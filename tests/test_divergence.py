@@ -1,6 +1,7 @@
 """NaN and infinity: no weight moves, the batch and the broken weights are on record; fp16 overflows are something else."""
 
 import contextlib
+import errno
 import math
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 import faults
-from exact import BASE, go, mismatches
+from exact import BASE, Points, every, go, mismatches, wandering
 from headswap import config as configuration
 from headswap.errors import Diverged
 from headswap.loop import fit
@@ -20,8 +21,6 @@ from headswap.stopping import Stop
 from headswap.worker import outcome
 from tiny_runs import reviews, tiny
 from tiny_training import Watched, batches, hardware, model, same, snapshot, training
-
-BAD = {"NaN": math.nan, "infinity": math.inf, "minus infinity": -math.inf}
 
 
 class BadLoss(CrossEntropy):
@@ -49,16 +48,16 @@ def bad_gradient(net, wanted, value):
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
-@pytest.mark.parametrize("value", BAD)
+@pytest.mark.parametrize("value", faults.BAD_NUMBERS)
 @pytest.mark.parametrize("step", faults.DIVERGED_AT)
 def test_a_bad_number_moves_no_weight_and_is_put_on_record(step, value, where):
     served, net = batches(), model(dropout=0.2)
     epoch, position = divmod(step - 1, 3)
     rows = served.epoch(epoch)[position]
     wanted = served.collate("train", rows[:4])["input_ids"]  # the first of the step's micro-batches
-    loss = BadLoss(wanted, BAD[value]) if where == "loss" else CrossEntropy()
+    loss = BadLoss(wanted, faults.BAD_NUMBERS[value]) if where == "loss" else CrossEntropy()
     if where == "gradient":
-        bad_gradient(net, wanted, BAD[value])
+        bad_gradient(net, wanted, faults.BAD_NUMBERS[value])
     seen, start = Watched(net), snapshot(net)
     with pytest.raises(Diverged) as caught:
         fit(net, training(net, BASE, seen, loss=loss, batches=served))
@@ -86,7 +85,7 @@ def test_a_diverged_run_says_so_and_keeps_the_texts_of_its_batch(tiny_body, tmp_
     record = read_json(tmp_path / "run" / "diverged.json")
     taken = [line for line in read_jsonl(tmp_path / "run" / "metrics.jsonl") if line["kind"] == "train"]
     assert record["step"] == len(taken) + 1
-    assert len(record["ids"]) == len(record["rows"]) 
+    assert len(record["ids"]) == len(record["rows"])
     assert len(record["ids"]) in (8, 4)  # of 28 rows
     texts = (tmp_path / "reviews.csv").read_text()
     assert all(f"{row['text']},{['neg', 'pos'][row['label']]}" in texts for row in record["rows"])
@@ -103,6 +102,31 @@ def test_weights_that_went_bad_are_a_divergence_where_they_are_first_scored(tiny
     record = read_json(tmp_path / "run" / "diverged.json")
     assert record["split"] == "validation"
     assert len(record["ids"]) == 10  # a fifth of 48 rows, all of them
+    assert all(row["text"] in (tmp_path / "reviews.csv").read_text() for row in record["rows"])
+
+
+def test_a_disk_too_full_for_the_record_does_not_hide_the_divergence(tiny_body, tmp_path):
+    table = reviews(tmp_path / "reviews.csv", 48)
+    with faults.failing_at("diverged.json", errno.ENOSPC) as refused:
+        ended = diverged(tmp_path, tiny(table, tiny_body, tmp_path, *TOO_FAST))
+    assert refused
+    assert "diverged" in ended["error"]
+
+
+@pytest.mark.parametrize(("value", "loss"), [(math.nan, 1.0), (math.inf, 1.0), (0.5, math.inf), (math.nan, math.nan)])
+def test_a_score_that_is_no_number_is_the_worst_and_can_be_saved(value, loss, tmp_path):
+    """A metric of somebody else's that has no value for constant answers, early in a training."""
+    seen = []
+
+    def score(net, split):
+        seen.append(split)
+        scores = wandering(net, split)
+        return replace(scores, values={"points": value}, loss=loss) if len(seen) == 1 else scores
+
+    faults.injected("NaN or infinity")
+    left = go(tmp_path, replace(BASE, save_every=every(1)), score=score, metric=Points())
+    assert left.checkpoints.count == 7 + 3  # and once more behind each evaluation but the last
+    assert left.progress.best_step in (4, 6, 8) or math.isfinite(value)
 
 
 TOO_FAST = ["train.learning_rate=1e30", "train.warmup_share=0"]

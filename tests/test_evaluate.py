@@ -129,7 +129,7 @@ def test_several_processes_give_the_scores_of_one():
     parts = []
 
     class Rank:
-        world = 3
+        world, in_pieces = 3, False
 
         def __init__(self, rank):
             self.rank = rank

@@ -6,7 +6,7 @@ import os
 import random
 import signal
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -116,7 +116,7 @@ def test_a_run_killed_within_every_kind_of_write_is_gone_on_with(straight, place
     made = job(place, table, tiny_body, "torn", *SHORT, "train.save_every.steps=1")
     reached = []
     for where in faults.KILLED_AT:
-        order = faults.order_kill(table, where)
+        order = faults.order_fault(table, where)
         (outcome,) = run_jobs([made], 1, lambda job, event: None)
         assert not order.exists()
         assert "found SIGKILL" in outcome.error, where
@@ -134,7 +134,7 @@ def test_a_run_killed_within_every_kind_of_write_is_gone_on_with(straight, place
 
 def test_a_finished_run_says_nothing_of_the_kills_before(straight, place, table, tiny_body):
     made = job(place, table, tiny_body, "once", *SHORT, "train.save_every.steps=1")
-    faults.order_kill(table, ("_rename", "checkpoint/step-00000003", "after"))
+    faults.order_fault(table, ("_rename", "checkpoint/step-00000003", "after"))
     (outcome,) = run_jobs([made], 1, lambda job, event: None)
     faults.injected("kill -9")
     about = read_json(made.folder / "run.json")

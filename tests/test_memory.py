@@ -22,9 +22,11 @@ from headswap.tasks.text_classification import TextClassification
 from headswap.verify import compare_runs
 from headswap.worker import outcome
 from tiny_runs import reviews, tiny
-from tiny_training import TASK, batches, hardware, model, training
+from tiny_training import TASK, batches, hardware, model
 
-FINDING = replace(BASE, micro_batch_size=None, find_batch_size=True, keep="last")  # 12 rows a step, and a short one of 5
+FINDING = replace(
+    BASE, micro_batch_size=None, find_batch_size=True, keep="last"
+)  # 12 rows a step, and a short one of 5
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,9 @@ def test_scoring_goes_on_in_halves(room):
     torch.testing.assert_close(torch.tensor(halved.logits), torch.tensor(whole.logits), rtol=0, atol=1e-6)
     assert halved.values == whole.values
     assert halved.loss == pytest.approx(whole.loss, abs=1e-6)
-    with pytest.raises(OutOfMemory, match=r"^train\.eval_batch_size: does not fit into memory; found 9 examples a pass "):
+    with pytest.raises(
+        OutOfMemory, match=r"^train\.eval_batch_size: does not fit into memory; found 9 examples a pass "
+    ):
         judge(Small(room=room), False).score(net, "validation")
     with pytest.raises(OutOfMemory, match=r"found 1 examples a pass .*; take a smaller body or data.max_length"):
         judge(Small(room=0), True).score(net, "validation")

@@ -59,7 +59,9 @@ def test_a_signal_in_a_step_is_heard_at_its_end(number, whole, tmp_path):
         left = go(tmp_path, BASE, stop, loss=Interrupting(number, 2))  # in the first of three passes or so of a step
     faults.injected("signal")
     name = signal.Signals(number).name
-    assert left.stopped == f"stopped by {name} after step 1 of 8; its state is saved: the same command goes on from there"
+    assert (
+        left.stopped == f"stopped by {name} after step 1 of 8; its state is saved: the same command goes on from there"
+    )
     assert [line["step"] for line in left.lines] == [1]
     faults.resumed(mismatches(whole, go(tmp_path)))
 
@@ -128,7 +130,7 @@ def child_of(job) -> int:
 
 
 @pytest.mark.parametrize("kind", ["ledger", "saved"])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", faults.OF_A_CHILD)
 def test_a_signal_to_the_child_stops_its_run(number, kind, place, config, straight):
     job = Job(config, RunFolder(place / f"child-{number}-{kind}"))
     when = at(kind, 6 if kind == "saved" else None, lambda job: os.kill(child_of(job), number))

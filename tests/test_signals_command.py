@@ -91,7 +91,7 @@ def ended(place, table, tiny_body):
 
 @pytest.mark.parametrize(("scene", "name"), [("Ctrl-C", "SIGINT"), ("batch system", "SIGUSR1")])
 def test_the_command_saves_says_so_and_ends_with_75(scene, name, ended):
-    code, out, errors, folder = ended[scene]
+    code, _out, errors, folder = ended[scene]
     assert code == 75
     told = rf"headswap: stopped by \w+ after step \d+ of {STEPS}; its state is saved: the same command goes on from there\n"
     assert re.fullmatch(told, errors)
@@ -101,14 +101,14 @@ def test_the_command_saves_says_so_and_ends_with_75(scene, name, ended):
 
 
 def test_a_command_stopped_before_it_trains_loses_nothing_and_ends_with_75(ended):
-    code, out, errors, folder = ended["before it trains"]
+    code, _out, errors, folder = ended["before it trains"]
     assert code == 75, errors
     assert re.fullmatch(r"headswap: [^\n]*the same command starts[^\n]*\n", errors)
     assert not (folder / "checkpoint").exists()
 
 
 def test_a_run_whose_parent_was_killed_saves_and_lets_go_of_its_folder(ended):
-    code, out, errors, folder = ended["parent killed"]
+    code, _out, _errors, folder = ended["parent killed"]
     assert code == -signal.SIGKILL
     wait_for(lambda: free(folder), 30)
     about = read_json(folder / "run.json")

@@ -103,8 +103,10 @@ class Checkpoints:
         self._last_time = time.monotonic()
         self._last_seconds = self._last_time - started
         self.seconds += self._last_seconds
-        self.tell({"kind": "saved", "step": state.step, "seconds": self._last_seconds})
-        return self.last_step == state.step
+        saved = self.last_step == state.step
+        if saved:
+            self.tell({"kind": "saved", "step": state.step, "seconds": self._last_seconds})
+        return saved
 
     def newest(self, metrics_lines: int) -> Path | None:
         """Return the newest whole checkpoint; what is damaged is named in `rejected`, and removed.
@@ -160,11 +162,11 @@ class Checkpoints:
     def _prune(self) -> None:
         kept, old = self._of("step")[-KEPT:], self._of("step")[:-KEPT]
         for path in old:
-            shutil.rmtree(path)
+            shutil.rmtree(path, ignore_errors=True)
         used = {_best_of(path) for path in kept}
         for path in self._of("best"):
             if path.name not in used:
-                shutil.rmtree(path)
+                shutil.rmtree(path, ignore_errors=True)
         for path in self.folder.glob(".*.tmp"):  # of a process that was killed while it wrote
             shutil.rmtree(path, ignore_errors=True)
 

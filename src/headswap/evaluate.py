@@ -51,7 +51,7 @@ class Judge:
             bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
             raise Diverged(
                 f"{split}: the model answers NaN or Inf; the run diverged; lower train.learning_rate",
-                {"split": split, "ids": [encoded.ids[row] for row in bad]},
+                {"split": split, "rows": bad.tolist(), "ids": [encoded.ids[row] for row in bad]},
             )
         references = np.asarray(encoded.labels)
         predictions = self.task.predict(logits)

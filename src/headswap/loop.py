@@ -9,6 +9,8 @@ decide it together; an evaluation that the state has not seen yet is made up for
 from __future__ import annotations
 
 import dataclasses
+import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -209,7 +211,7 @@ def evaluate(model: torch.nn.Module, optimizer: Any, training: Training, progres
         boundary(model, optimizer, training, progress)
         raise
     value = scores.values[training.metric.name]
-    standing = (value if training.metric.greater_is_better else -value, -scores.loss)
+    standing = _standing(value if training.metric.greater_is_better else -value, scores.loss)
     progress.evaluated = progress.step
     improved = progress.best is None or standing > progress.best
     if improved:
@@ -233,6 +235,12 @@ def evaluate(model: torch.nn.Module, optimizer: Any, training: Training, progres
     )
 
 
+def _standing(value: float, loss: float) -> tuple[float, float]:
+    """Return what evaluations are compared by, more is better; what is no number is the worst, and JSON can hold it."""
+    worst = -sys.float_info.max
+    return value if math.isfinite(value) else worst, -loss if math.isfinite(loss) else worst
+
+
 def _start(model: torch.nn.Module, training: Training, total: int) -> tuple[Progress, State | None]:
     """Return the progress to start from, and put the weights of the saved state into the model if there is one."""
     path = training.keeper.resume
@@ -250,6 +258,8 @@ def _start(model: torch.nn.Module, training: Training, total: int) -> tuple[Prog
     told["best"] = told["best"] and tuple(told["best"])
     if told["total"] != total:
         raise RunError(f"{path}: saved by another training; found {told['total']} steps, expected {total}; remove it")
+    if odd := sorted(state.weights.keys() ^ _moving(model, training).keys()):
+        raise RunError(f"{path}: saved by another training; found other weights in it, such as {odd[0]}; remove it")
     fill(model, state.weights)
     training.hardware.set_scale(state.facts["scale"])
     return Progress(**told, best_weights=dict(state.best)), state

@@ -14,6 +14,8 @@ from headswap.provenance import versions
 from headswap.records import RunFolder
 from headswap.spine import TrainConfig
 
+STATE_FORMAT = 1  # one more whenever a state of before cannot be gone on from
+
 
 def continued(folder: RunFolder, checkpoints: Checkpoints, hardware: Hardware) -> Path | None:
     """Return the state to go on from, the same for every process; where there is none, clear the folder."""
@@ -53,7 +55,7 @@ def _note_resume(folder: RunFolder, found: Path | None, rejected: Sequence[str],
 
 def state_facts(splits: Splits, hardware: Hardware) -> dict[str, Any]:
     """Return what a saved state holds besides the training: what it must agree with, and where it was computed."""
-    return {"made_of": {"data": splits.fingerprint}, "place": place_facts(hardware)}
+    return {"made_of": {"data": splits.fingerprint, "format": STATE_FORMAT}, "place": place_facts(hardware)}
 
 
 def place_facts(hardware: Hardware) -> dict[str, Any]:

@@ -174,8 +174,10 @@ def _told(folder: RunFolder, splits: Splits, hardware: Hardware) -> Iterator[Non
         yield
     except Diverged as error:
         if hardware.first:
-            rows = [{"split_row": row, **splits.train[row]} for row in error.facts.get("rows", [])]
-            write_json(folder / "diverged.json", {**error.facts, "rows": rows})
+            of = splits.of(error.facts.get("split", "train"))
+            rows = [{"split_row": row, **of[row]} for row in error.facts.get("rows", [])]
+            with contextlib.suppress(RunError):  # a full disk: that it diverged matters more
+                write_json(folder / "diverged.json", {**error.facts, "rows": rows})
         raise
 
 
