@@ -76,7 +76,7 @@ PLANNED = {  # the numbers at the ends: tests that are not made from a list
     + len(REFUSED_AT_THE_END)
     + 7,
     "bit flip, truncation, loss": len(HARMS) * len([*CHECKPOINT_FILES, *BEST_FILES, *MODEL_FILES, *NOTES]) + 8,
-    "NaN or infinity": len(BAD_NUMBERS) * len(DIVERGED_AT) * 2 + 14,
+    "NaN or infinity": len(BAD_NUMBERS) * len(DIVERGED_AT) * 2 + 20,
     "out of memory": len(ROOMS) + 14,
     "signal": 2 * len(SIGNALS) + 2 * len(OF_A_CHILD) + len(SIGNALS) + 7,
     "display that throws": 3 * len(BROKEN_DISPLAYS) + 5,

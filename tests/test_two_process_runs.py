@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,19 +76,31 @@ def seen(place, world=2):
     return steps
 
 
+def left(folder) -> list[int]:
+    """Return the processes of a run that are there 5 seconds after its end."""
+    last = time.monotonic() + 5
+    while True:
+        processes = psutil.process_iter(["pid", "cmdline"])
+        found = [each.info["pid"] for each in processes if str(folder.path) in (each.info["cmdline"] or [])]
+        if not found or time.monotonic() > last:
+            return found
+        time.sleep(0.1)
+
+
 @pytest.fixture(scope="module")
 def chain(ended, root, table, tiny_body):
-    """Train what `straight` trained, in links: stop, a killed rank, a signal to one rank, the rest."""
+    """Train what `straight` trained, in links: stop, a killed launcher, a killed rank, a signal to one rank, the rest."""
     place, links = root / "chain", {"straight": (ended[0]["straight"], seen(root / "chain"))}
     given = job_of(tiny(table, tiny_body, place, *ordered(place)))
+    ordered(place, where="load", rank="1", do="SIGTERM")  # the rank that hears it must not leave alone
     links["stopped"] = run_jobs([replace(given, stop_at=1)], 1, print)[0], seen(place)
     shutil.copytree(given.folder.path, root / "alone")
-    ordered(place, where="step", rank="1", at=4, do="SIGKILL")
-    links["killed"] = run_jobs([given], 1, print)[0], seen(place)
-    running = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
-    links["left"] = [words for words in running if str(given.folder.path) in words]
-    with given.folder.locked():  # nobody holds it
-        pass
+    for link, orders in (("orphaned", {"at": 2, "do": "orphan"}), ("killed", {"at": 3, "do": "SIGKILL"})):
+        ordered(place, where="step", rank="1", **orders)
+        links[link] = run_jobs([given], 1, print)[0], seen(place)
+        links[f"left by {link}"] = left(given.folder)
+        with given.folder.locked():  # nobody holds it
+            pass
     overrides = ordered(place, where="step", rank="1", at=2, do="SIGTERM")
     with pytest.raises(SystemExit) as caught:
         main(["train", *words_of(table, tiny_body, place), *overrides])
@@ -173,6 +186,7 @@ def test_a_run_stopped_killed_and_signalled_ends_with_the_bits_of_a_straight_one
     resumed = read_json(finished.job.folder / "run.json")["resumed"]
     assert [(note["step"], note["exact"], note["differs"]) for note in resumed] == [
         (1, True, {}),
+        (2, True, {}),
         (4, True, {}),
         (6, True, {}),
     ]
@@ -191,7 +205,14 @@ def test_a_killed_rank_ends_the_run_with_one_message_and_leaves_nothing_running(
     log = folder / "rank_1.txt"
     assert outcome.error == f"{folder.path}: rank 1 was killed; found SIGKILL; out of memory?; its log: {log}"
     assert log.is_file()
-    assert chain["left"] == []
+    assert chain["left by killed"] == []
+
+
+def test_ranks_end_with_the_process_that_launched_them(chain):
+    outcome, _ = chain["orphaned"]
+    assert (outcome.finished, outcome.code) == (False, 1)
+    assert outcome.error.startswith(f"{outcome.job.folder.path}: the run's process was killed; found SIGKILL")
+    assert chain["left by orphaned"] == []
 
 
 def test_a_signal_to_one_rank_saves_the_run_and_ends_the_command_with_code_75(chain):
@@ -207,7 +228,9 @@ def test_a_run_goes_on_in_another_number_of_processes_with_the_same_examples_in_
     straight = chain["straight"][1]
     assert [len(step) for step in straight] == [8] * 8
     assert chain["stopped"][1] + rows == straight
-    assert chain["stopped"][1] + chain["killed"][1][:3] + chain["signalled"][2] + chain["finished"][1] == straight
+    links = [chain[link][1] for link in ("stopped", "orphaned", "killed")]
+    kept = [*links[0], *links[1][:1], *links[2][:2]]  # the step after, in which the rank was ended, is taken again
+    assert kept + chain["signalled"][2] + chain["finished"][1] == straight
     (note,) = read_json(outcome.job.folder / "run.json")["resumed"]
     assert (note["step"], note["exact"]) == (1, False)
     assert note["differs"]["processes"] == [2, 1]

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +24,9 @@ class Troubled(TextClassification):
     """Reviews, and trouble.
 
     Args:
-        orders: a JSON file: {"where": "load" or "step", "rank", "do": a signal's name, "bug", "data", "exit" or
-            "memory"}; for a step also "at", the forward passes in training before, or "above", the rows that fit.
+        orders: a JSON file: {"where": "load" or "step", "rank", "do": a signal's name, "bug", "data", "memory" or
+            "orphan", to kill the launcher}; for a step also "at", the number of the forward pass in training, or
+            "above", the rows that fit.
     """
 
     orders: str = ""
@@ -71,7 +73,8 @@ def trouble(path: str, where: str, call: int = 0, rows: int = 0) -> None:
             raise DataError(f"{path}: no rows; found none; name another file")
         case "memory":
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")
-        case "exit":
-            os._exit(3)
+        case "orphan":
+            os.kill(os.getppid(), signal.SIGKILL)
+            time.sleep(60)
         case name:
             os.kill(os.getpid(), signal.Signals[name])
