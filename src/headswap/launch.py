@@ -185,7 +185,7 @@ def _drain(
         done = sum(outcome.finished for outcome in outcomes.values())
         said = [outcome.error for outcome in outcomes.values() if outcome.code == Stopped.exit_code]
         raise Stopped(
-            f"{said[0]}"
+            said[0].replace("stopped by SIGTERM", f"stopped by {signals.asked}")  # what the child was sent
             if len(jobs) == 1 and said
             else f"stopped by {signals.asked}: {done} of {len(waiting)} runs "
             f"finished, {len(said)} saved in the middle; the same command goes on from there"

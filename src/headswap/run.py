@@ -93,6 +93,7 @@ def run(config: Config, folder: RunFolder, report: Report, stop: Stop | None = N
     clock.lap("score")
     plain = _whole(plain, model, hardware)
     result = summary(plugs.metrics, (splits, ledger, progress, hardware), scores)
+    result["micro_batch_size"] = progress.micro_batch_size or train.micro_batch_size
     if hardware.first:
         write_predictions(folder / PREDICTIONS, scores)
         if config.output.keep_model:

@@ -37,7 +37,6 @@ def summary(
         "planned_steps": progress.total,
         "best_step": progress.best_step,
         "stopped_early": progress.stopped_early,
-        "micro_batch_size": progress.micro_batch_size,
         "examples": progress.examples,
         "labels": list(splits.labels.names),
         **rows_of(splits),

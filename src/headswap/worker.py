@@ -100,11 +100,10 @@ def main() -> int:
             ended = outcome(folder, line.report if line is not None and rank == 0 else alone, stop)
         except HeadswapError as error:
             ended = _failure(error, str(error))
+            say(f"headswap: {error}")
         if line is not None:
             line.send({"rank": rank, **ended})
             return 0 if ended.get("status") == "stopped" else ended.get("code", 0)
-    if ended["kind"] == "failed":
-        print(f"headswap: rank {rank}: {ended['error']}", file=sys.stderr)
     return ended.get("code", 0)
 
 
