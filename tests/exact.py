@@ -1,5 +1,7 @@
 """A training that is stopped and gone on with, as new processes would: what it leaves must be the same to the bit."""
 
+import functools
+import gc
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -83,6 +85,7 @@ def go(
         facts: what a saved state must agree with.
         place: gives other hardware for the time of the training.
     """
+    _freeze()
     folder.mkdir(exist_ok=True)
     log, events = MetricsLog(folder / METRICS), []
     checkpoints = Checkpoints(
@@ -118,6 +121,13 @@ def go(
     log.close()
     left.weights = snapshot(net)
     return left
+
+
+@functools.cache
+def _freeze() -> None:
+    """Spare the collector all that was imported: a training collects garbage when memory ends and between phases."""
+    gc.collect()
+    gc.freeze()
 
 
 def inputs(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -31,6 +31,12 @@ TWO_MACHINES = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def a_clean_environment(monkeypatch):
+    """Trainings of other tests in this process have said that they use the CPU."""
+    monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
+
+
 def resolved(config: Config, folder: Path, *words: str) -> tuple[Any, dict[str, str]]:
     """Return the arguments and the environment that `accelerate launch --config_file` comes to, by its own code."""
     from accelerate.commands.launch import _validate_launch_command, launch_command_parser

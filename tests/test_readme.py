@@ -123,7 +123,7 @@ def check_predict(words: list[str], monkeypatch) -> None:
     called = []
 
     class Fake:
-        def __init__(self, run: Path, batch_size: int) -> None:
+        def __init__(self, run: Path, batch_size: int, trust_remote_code: bool) -> None:
             called.append(run)
 
         def __call__(self, texts: list[str]) -> list[dict]:

@@ -95,7 +95,7 @@ def place(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def config(place, tiny_body):
-    words = ["train.max_steps=20", "train.evaluate_every=5", "train.micro_batch_size=4", "train.save_every.steps=3"]
+    words = ["train.max_steps=40", "train.evaluate_every=5", "train.micro_batch_size=4", "train.save_every.steps=3"]
     return tiny(reviews(place / "reviews.csv", 48), tiny_body, place, *words)
 
 
@@ -111,14 +111,15 @@ def different(first: Path, second: Path) -> list[str]:
     return [] if found.same else found.lines
 
 
-def at(kind, step, act):
-    """Return an `on_event` that acts once, when an event of this kind and step comes."""
-    done = []
+def at(kind, step, act, jobs=1):
+    """Return an `on_event` that acts once, when an event of this kind and step has come from so many jobs."""
+    seen = set()
 
     def hear(job, event):
-        if event["kind"] == kind and event.get("step") == step and job not in done:
-            done.append(job)
-            act(job)
+        if event["kind"] == kind and event.get("step") == step and job.title not in seen and len(seen) < jobs:
+            seen.add(job.title)
+            if len(seen) == jobs:
+                act(job)
 
     return hear
 
@@ -153,7 +154,7 @@ def test_a_signal_to_the_child_stops_its_run(number, kind, place, config, straig
 def test_a_signal_to_the_parent_stops_the_runs_of_all_its_children(number, place, config, straight):
     jobs = [Job(config, RunFolder(place / f"parent-{number}-{name}"), name) for name in ("one", "two")]
     with pytest.raises(Stopped) as caught:
-        run_jobs(jobs, 2, at("saved", 3, lambda job: os.kill(os.getpid(), number)))
+        run_jobs(jobs, 2, at("saved", 3, lambda job: os.kill(os.getpid(), number), 2))
     faults.injected("signal")
     assert caught.value.exit_code == 75
     assert str(caught.value) == (
