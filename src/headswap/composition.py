@@ -133,7 +133,12 @@ def explain(error: Exception, overrides: Sequence[str], config_dirs: Sequence[st
         return f"{full.group(1)}: wrong type; found {match.group(1)!r}; set a value of type {match.group(2)}"
     if (full and "not Optional" in chain) or (full and "None" in chain and "non-optional" in chain.lower()):
         return f"{full.group(1)}: cannot be null; found null; set a value"
-    if bad := next((text for text in overrides if text in chain or "=" not in text), None):
+    bad = next((text for text in overrides if text in chain or "=" not in text), None)
+    key, _, value = (bad or "").lstrip("+~").partition("=")
+    inner = [name for name in known_keys() if name.startswith(f"{key}.")]
+    if inner and value:
+        return f"{key}: holds several keys; found {value}; set one of them, such as {', '.join(inner[:3])}"
+    if bad is not None:
         return f"{bad}: not an override; {_line(error)}; write key=value"
     return f"config: cannot be composed; {_line(error)}; see headswap show"
 
