@@ -45,7 +45,10 @@ def test_overrides_reach_spine_and_plugs():
         ("train.batch_size=0", "train.batch_size: must be above 0; found 0"),
         ("train.schedule=cosine", "train.schedule: unknown choice; found 'cosine'; choose one of linear, constant"),
         ("train.warmup_share=2", r"train.warmup_share: must lie in \[0, 1\); found 2.0"),
-        ("train.save_every=5", "train.save_every: holds several keys; found 5; set one of them, such as train.save_every.steps, "),
+        (
+            "train.save_every=5",
+            "train.save_every: holds several keys; found 5; set one of them, such as train.save_every.steps, ",
+        ),
         ("train.micro_batch_size=5", "train.micro_batch_size: must divide train.batch_size; found 5 and 32"),
         ("study.control=nothing", "study.control: no such arm; found 'nothing'; choose one of finetune, scratch"),
         ("study.sizes=[100,100]", "study.sizes: a size stands twice"),

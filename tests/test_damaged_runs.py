@@ -9,6 +9,7 @@ import pytest
 
 import faults
 from headswap import config as configuration
+from headswap.bodies.transformer import TransformerBody
 from headswap.errors import ConfigError, DamagedError
 from headswap.predict import Predictor
 from headswap.records import RunFolder, read_json, write_text
@@ -118,3 +119,12 @@ def test_a_damaged_configuration_is_one_clear_line(how, stopped, tmp_path):
         job_in(tmp_path / "run")
     assert re.match(re.escape(str(tmp_path / "run")), str(caught.value))
     assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_model_is_no_body_of_the_next_run(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    body = TransformerBody(source=str(tmp_path / "run"))
+    assert body.locate().weights == (tmp_path / "run" / "model" / "model.safetensors",)
+    faults.harm(tmp_path / "run" / "model" / "model.safetensors", "middle bit")
+    with pytest.raises(DamagedError, match=r"model\.safetensors: .* with sha256 .*expected .* with sha256 "):
+        body.locate()

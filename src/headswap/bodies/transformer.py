@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from headswap import bodyfiles
 from headswap.bodyfiles import INDEX, WEIGHTS, one_line, weight_files
 from headswap.contracts import BodyFiles
+from headswap.durable import check_sealed
 from headswap.errors import ConfigError, WeightsError, nearest
 from headswap.hashes import file_sha256
 
@@ -110,6 +111,8 @@ class TransformerBody:
     def locate(self, weights: bool = True) -> BodyFiles:
         """Return the files, downloading a hub id if needed; without `weights`, the config and tokenizer files alone."""
         folder, origin = self._find(weights)
+        if weights:
+            check_sealed(folder)
         bodyfiles.check_config(folder, self.trust_remote_code)
         code = bodyfiles.code_files(folder) if self.trust_remote_code else ()
         if code:
