@@ -8,15 +8,12 @@ from pathlib import Path
 import pytest
 
 import faults
-from headswap import config as configuration
 from headswap.bodies.transformer import TransformerBody
 from headswap.errors import ConfigError, DamagedError
 from headswap.predict import Predictor
-from headswap.records import RunFolder, read_json, write_text
-from headswap.stopping import Stop
+from headswap.records import read_json
 from headswap.verify import compare_runs, job_in
-from headswap.worker import outcome
-from tiny_runs import reviews, tiny
+from tiny_runs import ran, reviews, tiny
 
 
 @pytest.fixture(scope="module")
@@ -29,22 +26,15 @@ def config(place, tiny_body):
     return tiny(reviews(place / "reviews.csv", 48), tiny_body, place, "train.save_every.steps=2", "train.max_steps=6")
 
 
-def ran(folder: Path, config, stop_at=None):
-    """Run in this process as a child does; return how it ended and what it told."""
-    told = []
-    write_text(folder / "config.yaml", configuration.dump(config))
-    return outcome(RunFolder(folder), told.append, Stop(stop_at)), told
-
-
 @pytest.fixture(scope="module")
 def finished(place, config):
-    assert ran(place / "straight", config)[0]["kind"] == "finished"
+    assert ran(place / "straight", config)["kind"] == "finished"
     return place / "straight"
 
 
 @pytest.fixture(scope="module")
 def stopped(place, config):
-    assert ran(place / "stopped", config, 3)[0]["status"] == "stopped"
+    assert ran(place / "stopped", config, stop_at=3)["status"] == "stopped"
     return place / "stopped"
 
 
@@ -97,7 +87,8 @@ def test_damaged_notes_of_an_unfinished_run_are_written_anew(name, how, finished
         (tmp_path / "run" / name).write_text("words")
     faults.harm(tmp_path / "run" / name, how)
     faults.injected("bit flip, truncation, loss")
-    ended, told = ran(tmp_path / "run", config)
+    told = []
+    ended = ran(tmp_path / "run", config, told.append)
     assert ended["kind"] == "finished"
     assert [line["step"] for line in told if line["kind"] == "resumed"] == [3]
     found = compare_runs(finished, tmp_path / "run")

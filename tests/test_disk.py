@@ -19,7 +19,7 @@ from headswap.spine import SaveConfig
 from headswap.stopping import Stop
 from headswap.verify import compare_runs
 from headswap.worker import outcome
-from tiny_runs import reviews, tiny
+from tiny_runs import ran, reviews, tiny
 
 NO_ROOM = os.strerror(errno.ENOSPC)
 TOO_LARGE = "not saved; found File too large; training goes on and tries again later: free space"
@@ -136,12 +136,6 @@ def place(tmp_path_factory) -> Path:
 def config(place, tiny_body):
     table = reviews(place / "reviews.csv", 48)
     return tiny(table, tiny_body, place, "train.micro_batch_size=4", "train.save_every.steps=2")
-
-
-def ran(folder: Path, config, report=lambda line: None):
-    """Run in this process as a child does; return how it ended."""
-    write_text(folder / "config.yaml", configuration.dump(config))
-    return outcome(RunFolder(folder), report, Stop())
 
 
 @pytest.fixture(scope="module")

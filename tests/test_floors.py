@@ -5,7 +5,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src" / "headswap"
 FLOORS = {
-    0: "__init__ errors seeds contracts spine typecheck config composition placeholders confinement sources rows checks hub losses bodyfiles hashes durable shield stopping",
+    0: "__init__ errors seeds contracts spine typecheck config composition placeholders confinement sources rows checks hub losses bodyfiles hashes durable machine shield stopping",
     1: "tasks bodies heads strategies metrics",
     2: "data arrow_cache model bodyconfig architecture gates weights ledger hardware records engines sharding",
     3: "loop step checkpoint schedule evaluate modelcard",

@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,18 +9,15 @@ import torch
 
 import faults
 from exact import BASE, Points, every, go, mismatches, wandering, without_clocks
-from headswap import config as configuration
 from headswap.contracts import LossFunction, Splits
 from headswap.errors import OutOfMemory
 from headswap.evaluate import Judge
 from headswap.losses import CrossEntropy
 from headswap.metrics.classification import Accuracy
-from headswap.records import RunFolder, read_json, read_jsonl, write_text
-from headswap.stopping import Stop
+from headswap.records import RunFolder, read_json, read_jsonl
 from headswap.tasks.text_classification import TextClassification
 from headswap.verify import compare_runs
-from headswap.worker import outcome
-from tiny_runs import reviews, tiny
+from tiny_runs import ran, reviews, tiny
 from tiny_training import TASK, batches, hardware, model
 
 FINDING = replace(
@@ -179,17 +175,12 @@ def words(tmp_path_factory, tiny_body):
     return place, reviews(place / "reviews.csv", 48), tiny_body, plug
 
 
-def ran(folder: Path, config, stop_at=None):
-    write_text(folder / "config.yaml", configuration.dump(config))
-    return outcome(RunFolder(folder), lambda line: None, Stop(stop_at))
-
-
 def test_a_run_records_what_its_memory_held_and_resumes_with_it(words):
     place, table, body, plug = words
     config = tiny(table, body, place, *plug, "+task.room=3")
     assert ran(place / "straight", config)["kind"] == "finished"
     assert RunFolder(place / "straight").result()["micro_batch_size"] == 2  # of 8: 4 and 2
-    assert ran(place / "pieces", config, 2)["status"] == "stopped"
+    assert ran(place / "pieces", config, stop_at=2)["status"] == "stopped"
     assert ran(place / "pieces", config)["kind"] == "finished"
     found = compare_runs(place / "straight", place / "pieces")
     faults.resumed([] if found.same else found.lines)

@@ -10,16 +10,13 @@ from pathlib import Path
 import pytest
 
 import faults
-from headswap import config as configuration
 from headswap.checkpoint import Checkpoints
 from headswap.cli import main
 from headswap.errors import RunError
 from headswap.launch import Job, run_jobs
-from headswap.records import RunFolder, read_jsonl, write_text
-from headswap.stopping import Stop
+from headswap.records import RunFolder, read_jsonl
 from headswap.verify import compare_runs
-from headswap.worker import outcome
-from tiny_runs import reviews, tiny, words_of
+from tiny_runs import ran, reviews, tiny, words_of
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +32,6 @@ def table(place) -> str:
 @pytest.fixture(scope="module")
 def config(place, table, tiny_body):
     return tiny(table, tiny_body, place, "train.max_steps=6", "train.save_every.seconds=0.001")
-
-
-def ran(folder: Path, config, report=lambda line: None):
-    """Run in this process as a child does; return how it ended."""
-    write_text(folder / "config.yaml", configuration.dump(config))
-    return outcome(RunFolder(folder), report, Stop())
 
 
 @pytest.fixture(scope="module")

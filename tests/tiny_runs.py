@@ -6,11 +6,14 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from headswap.config import compose
+from headswap.config import compose, dump
 from headswap.contracts import DataRequest, Splits
+from headswap.records import RunFolder, write_text
 from headswap.seeds import Seeds
 from headswap.spine import Config
+from headswap.stopping import Stop
 from headswap.tasks.text_classification import TextClassification
+from headswap.worker import outcome
 from tiny_tables import written
 
 GOOD, BAD = ["good", "fine", "great", "loved"], ["bad", "dull", "poor", "hated"]
@@ -41,6 +44,12 @@ def words_of(table: str, body: Path, root: Path) -> list[str]:
 
 def tiny(table: str, body: Path, root: Path, *overrides: str) -> Config:
     return compose([*words_of(table, body, root), *overrides])
+
+
+def ran(folder: Path, config: Config, report=lambda line: None, stop_at: int | None = None) -> dict:
+    """Run in this process as a child does; return how it ended."""
+    write_text(folder / "config.yaml", dump(config))
+    return outcome(RunFolder(folder), report, Stop(stop_at))
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from headswap.config import load
 from headswap.errors import ConfigError, RunError, Stopped
+from headswap.machine import cores
 from headswap.records import RunFolder, read_json
 from headswap.spine import Config
 from headswap.stopping import SIGNALS, Stop
@@ -145,8 +146,7 @@ def _fault(folder: RunFolder, rank: int, said: str, trace: str = "") -> dict[str
 
 def _environment(config: Config, stop_at: int | None) -> None:
     """Set what the ranks inherit: threads, the loopback for gloo, the modules that this process can import."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    own = int(os.environ.get("HEADSWAP_THREADS", cores))  # fewer where several runs share the machine
+    own = int(os.environ.get("HEADSWAP_THREADS", cores()))  # fewer where several runs share the machine
     threads = config.hardware.threads or max(1, own // config.hardware.num_processes)
     os.environ |= {"HEADSWAP_THREADS": str(threads), "OMP_NUM_THREADS": str(threads), STOP_AT: str(stop_at or 0)}
     if loopback := {"linux": "lo", "darwin": "lo0"}.get(sys.platform):

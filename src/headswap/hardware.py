@@ -163,11 +163,6 @@ class Hardware:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def end(self) -> None:
-        """Leave the process group, so that the others need not wait for a timeout."""
-        if self.world > 1:
-            self.accelerator.end_training()
-
     def release(self) -> None:
         """Forget what `prepare` wrapped, so that a phase's optimizer state is freed."""
         self.accelerator.free_memory()

@@ -20,6 +20,7 @@ from typing import Any
 from headswap import config as configuration
 from headswap.engines import refuse_other_launchers
 from headswap.errors import ConfigError, HeadswapError, Stopped, of_status
+from headswap.machine import cores
 from headswap.records import RunFolder
 from headswap.shield import flush, shielded
 from headswap.spine import Config
@@ -145,11 +146,6 @@ def warm_server(jobs: Sequence[Job]) -> Any:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["headswap.warm"])
     return context
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _drain(

@@ -129,7 +129,7 @@ def device_lines() -> Iterator[tuple[str, str]]:
     import torch
 
     from headswap.hardware import choose_precision, cpu_name
-    from headswap.launch import cores
+    from headswap.machine import cores
 
     yield "cpu", f"{cpu_name()}, {cores()} cores"
     for index in range(torch.cuda.device_count()):

@@ -27,14 +27,9 @@ METRICS = "metrics.jsonl"
 LOCK = ".lock"
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all. Raises RunError naming it."""
-    replace_file(path, content)
-
-
 def write_text(path: Path, content: str) -> None:
     """Write UTF-8 text whole or not at all."""
-    write_bytes(path, content.encode("utf-8"))
+    replace_file(path, content.encode("utf-8"))
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -10,7 +10,7 @@ import pyarrow
 import pyarrow.parquet
 
 from headswap.contracts import Metric, Scores, Splits
-from headswap.durable import replace_file
+from headswap.durable import read_manifest, replace_file
 from headswap.hardware import Hardware
 from headswap.hashes import file_sha256
 from headswap.ledger import Ledger
@@ -76,6 +76,7 @@ def write_predictions(path: Path, scores: Mapping[str, Scores]) -> None:
 
 
 def hashes(folder: RunFolder) -> dict[str, str]:
-    """Return the sha256 of what a finished run is judged by: predictions and weights."""
-    files = [folder / PREDICTIONS, *sorted((folder / "model").glob("*.safetensors"))]
-    return {path.name: file_sha256(path) for path in files}
+    """Return the sha256 of what a finished run is judged by: predictions, and weights as their manifest has it."""
+    found = {PREDICTIONS: file_sha256(folder / PREDICTIONS)}
+    sealed = read_manifest(folder / "model") if (folder / "model").is_dir() else {}
+    return found | {name: facts["sha256"] for name, facts in sealed.items() if name.endswith(".safetensors")}

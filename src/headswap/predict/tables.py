@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from headswap.bodyfiles import one_line
+from headswap.durable import replace_file
 from headswap.errors import ConfigError, DataError, RunError
 from headswap.predict.predictor import Answer, Predictor
-from headswap.records import write_bytes
 from headswap.sources import Reading, Table, read, require, resolve
 
 OUTPUTS = {".csv": ",", ".tsv": "\t", ".jsonl": "", ".parquet": ""}
@@ -168,7 +168,7 @@ def _write(output: Path, path: Path, given: dict[str, list[Any]], added: dict[st
     kind = output.suffix.lower()
     content = _parquet(path, given, added) if kind == ".parquet" else _text(kind, given | added).encode()
     try:
-        write_bytes(output, content)
+        replace_file(output, content)
     except (OSError, RunError) as error:
         found = error.__cause__ or error
         raise ConfigError(f"--output: {output} cannot be written; found {found}; name another file") from error

@@ -9,7 +9,8 @@ from typing import Any
 
 from headswap import config as configuration
 from headswap.errors import RunError
-from headswap.launch import OnEvent, Outcome, cores, run_jobs
+from headswap.launch import OnEvent, Outcome, run_jobs
+from headswap.machine import cores
 from headswap.records import read_json, write_json, write_text
 from headswap.spine import Config, StudyConfig
 from headswap.study.plan import Planned, plan, study_folder
