@@ -26,7 +26,8 @@ import torch
 import transformers
 
 from headswap.config import build_plugs, compose
-from headswap.contracts import DataRequest, Scores
+from headswap.answers import Answers, Labels, Scores
+from headswap.contracts import DataRequest
 from headswap.data import make_batches, pad_token_id
 from headswap.hardware import cpu_name, start
 from headswap.loop import Training, fit
@@ -108,7 +109,7 @@ def no_score(model: torch.nn.Module, split: str) -> Scores:
     """Stand in for evaluation, so that only training is timed."""
     import numpy as np
 
-    return Scores({"accuracy": 0.0}, 0.0, (), np.zeros(0), np.zeros(0), np.zeros(0))
+    return Scores({"accuracy": 0.0}, 0.0, (), Answers((), (), Labels(())))
 
 
 def main() -> None:

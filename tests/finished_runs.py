@@ -26,6 +26,7 @@ CUT = 12
 def make_run(folder: Path, model: Path | None, *overrides: str) -> Path:
     """Write what a finished run leaves behind, as far as predicting reads it."""
     given = ["task=text", "task.source=reviews.csv", "task.text=[review]", "task.label=stars", f"data.max_length={CUT}"]
+    given = [each for each in given if each.split("=")[0] not in {name.split("=")[0] for name in overrides}]
     folder.mkdir(parents=True)
     text = configuration.dump(configuration.compose([*given, *overrides]))
     (folder / "config.yaml").write_text(text, encoding="utf-8")
@@ -42,7 +43,7 @@ def make_number_run(place: Path) -> Path:
         torch.manual_seed(5)
         BertForSequenceClassification(tiny_config(**names)).save_pretrained(place / "made")
     make_tokenizer().save_pretrained(place / "made")
-    return make_run(place / "numbers", place / "made", "task.problem=regression")
+    return make_run(place / "numbers", place / "made", "task=regression", "task.label=[stars]")
 
 
 def manual(model_folder: Path, texts: list, max_length: int) -> list[list[float]]:
@@ -58,8 +59,8 @@ def manual(model_folder: Path, texts: list, max_length: int) -> list[list[float]
     return rows
 
 
-def probabilities(answers: list[dict]) -> list[list[float]]:
-    return [list(answer["scores"].values()) for answer in answers]
+def probabilities(results: list) -> list[list[float]]:
+    return [list(result.scores.values()) for result in results]
 
 
 def close(found: list[list[float]], expected: list[list[float]]) -> bool:

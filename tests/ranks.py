@@ -25,7 +25,6 @@ from headswap.checkpoint import Checkpoints
 from headswap.contracts import Phase, Rule
 from headswap.data import Batches
 from headswap.errors import Stopped
-from headswap.evaluate import Judge
 from headswap.hardware import start
 from headswap.loop import Keeper, fit
 from headswap.losses import CrossEntropy
@@ -35,7 +34,7 @@ from headswap.spine import HardwareConfig, SaveConfig, TrainConfig
 from headswap.stopping import SIGNALS, Stop
 from headswap.strategies.full import Full
 from headswap.strategies.probe import Probe
-from tiny_training import PLAIN, TASK, Watched, batches, encoded, hardware, model, snapshot, training
+from tiny_training import PLAIN, Watched, batches, encoded, hardware, model, snapshot, training
 
 RARE = 11  # a token that few rows hold
 DICED = replace(PLAIN, micro_batch_size=3)
@@ -101,8 +100,8 @@ class PerToken:
     def weight(self, batch):
         return batch["attention_mask"].sum().double()
 
-    def __call__(self, logits, batch):
-        rows = torch.nn.functional.cross_entropy(logits, batch["labels"], reduction="none")
+    def __call__(self, output, batch):
+        rows = torch.nn.functional.cross_entropy(output.logits, batch["labels"], reduction="none")
         return (rows * batch["attention_mask"].sum(dim=1)).sum()
 
 
@@ -162,9 +161,9 @@ def strategies(folder: Path) -> dict[str, dict[str, Any]]:
 class Noted(Batches):
     """Batches that note which rows were asked for in evaluation."""
 
-    def collate(self, split, indices):
+    def collate(self, split, indices, epoch=0):
         self._epochs.setdefault(-1, []).append(indices)
-        return super().collate(split, indices)
+        return super().collate(split, indices, epoch)
 
     @property
     def noted(self):
@@ -177,8 +176,8 @@ def scores(folder: Path) -> dict[int, tuple]:
     for count, metrics in ((9, [Accuracy(), MacroF1(), Matthews()]), (1, [Accuracy()])):
         split = encoded(count, seed=5, name="example")
         served = Noted({"train": encoded(4), "validation": encoded(4), "test": split}, 4, 5, Seeds(0))
-        judge = Judge(served, TASK, CrossEntropy((0.5, 1.0, 4.0)), metrics, 3, hardware())
-        made[count] = (judge.score(model(dropout=0.5), "test"), served.noted)
+        judging = tiny_training.judge(served, CrossEntropy((0.5, 1.0, 4.0)), metrics)
+        made[count] = (judging.score(model(dropout=0.5), "test"), served.noted)
     return made
 
 

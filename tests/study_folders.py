@@ -81,6 +81,7 @@ def _write_predictions(place: Path, labels: np.ndarray, predictions: np.ndarray)
             "label": np.append(labels, 0),
             "prediction": np.append(predictions, 0),
             "logits": pa.array([[0.0, 0.0, 1.0]] * (rows + 1), type=pa.list_(pa.float32())),
+            "value_accuracy": np.append(labels == predictions, True).astype(float),
         }
     )
     pq.write_table(table, place / "predictions.parquet")

@@ -8,16 +8,17 @@ from headswap.contracts import Labels
 from headswap.heads.fresh import Fresh
 from headswap.model import join
 from headswap.seeds import Seeds
+from headswap.taskconfig import SpecialTokens
 
 TASK = "AutoModelForSequenceClassification"
 THREE = Labels(("negative", "neutral", "positive"))
 
 
-def swap(folder, *, labels=THREE, seed=0, head=None, pad_token_id=None, vocabulary_size=None, **body):
-    return join(
-        TransformerBody(str(folder), **body), head or Fresh(), labels, Seeds(seed), TASK,
-        pad_token_id=pad_token_id, vocabulary_size=vocabulary_size,
-    )  # fmt: skip
+def swap(
+    folder, *, labels=THREE, seed=0, head=None, task=TASK, tokens=None, pad_token_id=None, vocabulary_size=None, **body
+):
+    tokens = tokens or SpecialTokens(pad_token_id, vocabulary_size=vocabulary_size)
+    return join(TransformerBody(str(folder), **body), head or Fresh(), labels, Seeds(seed), task, tokens)
 
 
 def stored(folder):

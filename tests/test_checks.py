@@ -22,7 +22,6 @@ from tiny_tables import fault, loaded, numbered, written
         ([*numbered(4), ("bad \x00 byte", "pos"), ("lost \ufffd", "neg")], {}, "control or replacement characters in column 'text'; rows 5, 6 .*task.damaged=keep"),
         (numbered(8), {"id": "label"}, "task.text: text, label and id"),
         (numbered(3), {}, "no rows are left for validation"),
-        ([("t", "1.5"), ("u", "high"), ("v", "inf")], {"problem": "regression"}, r"no finite number in column 'label'; rows 2, 3 \(the first at line 3\)"),
         (numbered(8), {"sha256": "0" * 64}, "not the pinned content; found sha256 [0-9a-f]{64}, expected 0000"),
     ],
 )  # fmt: skip
@@ -94,14 +93,3 @@ def test_raw_labels_are_mapped_as_text_whatever_their_type(tmp_path):
     splits = loaded(source=str(path), label_map={"0": "down", "1": "up"}, labels=["up", "down"])
     assert splits.labels.names == ("up", "down")
     assert splits.notes["class_counts"]["train"] == {"up": 16, "down": 16}
-
-
-def test_regression_has_one_output_and_numbers_for_labels(tmp_path):
-    source = written(tmp_path / "a.csv", [(f"text {n}", n / 4) for n in range(40)], ("text", "score"))
-    splits = loaded(source=source, label="score", problem="regression")
-    assert (splits.labels.names, splits.labels.problem, splits.train.features["label"].dtype) == (
-        ("score",), "regression", "float32",
-    )  # fmt: skip
-    assert all(
-        label == int(text.split()[1]) / 4 for text, label in zip(splits.test["text"], splits.test["label"], strict=True)
-    )

@@ -7,9 +7,11 @@ import torch
 
 from headswap.config import compose
 from headswap.contracts import Labels, Splits
-from headswap.data import Batches, Padding, evaluation_batches, make_batches, order, pad_token_id, tokenise
+from headswap.data import Batches, evaluation_batches, make_batches, order
+from headswap.encoded import Padding, pad_token_id, tokenise
 from headswap.errors import DataError
 from headswap.seeds import Seeds
+from headswap.tasks.regression import Regression
 from headswap.tasks.text_classification import TextClassification
 from tiny_tokenizer import TEXT, tiny_tokenizer
 
@@ -50,8 +52,10 @@ def test_collate_is_the_padding_of_transformers(side):
 def test_collate_of_pairs_is_the_padding_of_transformers(side):
     one, two = random_sentences(20), random_sentences(20, seed=1)
     tokenizer = tiny_tokenizer(padding_side=side)
-    rows = datasets.Dataset.from_dict({"id": [str(n) for n in range(20)], "one": one, "two": two, "label": [0.5] * 20})
-    task = TextClassification(text=["one", "two"], source="a.csv", problem="regression")
+    rows = datasets.Dataset.from_dict(
+        {"id": [str(n) for n in range(20)], "one": one, "two": two, "label": [[0.5]] * 20}
+    )
+    task = Regression(text=["one", "two"], source="a.csv", label=["label"])
     splits = Splits(rows, rows, rows, Labels(("label",), "regression"), "")
     batch = tokenise(splits, task, tokenizer, 12, None)["train"].collate(np.arange(20))
     expected = tokenizer(one, two, truncation=True, max_length=12, padding=True, return_tensors="pt")

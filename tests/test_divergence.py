@@ -31,8 +31,8 @@ class BadLoss(CrossEntropy):
         object.__setattr__(self, "wanted", wanted)
         object.__setattr__(self, "value", value)
 
-    def __call__(self, logits, batch):
-        summed = super().__call__(logits, batch)
+    def __call__(self, output, batch):
+        summed = super().__call__(output, batch)
         return summed * self.value if torch.equal(batch["input_ids"], self.wanted) else summed
 
 

@@ -8,13 +8,14 @@ import pytest
 import torch
 from sklearn import metrics as sklearn_metrics
 
+import tiny_training
 from headswap.data import Batches
 from headswap.errors import RunError
-from headswap.evaluate import Judge
 from headswap.losses import CrossEntropy
 from headswap.metrics.classification import Accuracy, MacroF1, Matthews
 from headswap.seeds import Seeds
-from tiny_training import TASK, encoded, hardware, model
+from tiny_training import encoded, model
+from tiny_training import logits as logits_of
 
 METRICS = [Accuracy(), MacroF1(), Matthews()]
 WEIGHTS = (0.5, 1.0, 4.0)
@@ -23,7 +24,7 @@ WEIGHTS = (0.5, 1.0, 4.0)
 def judge(rows, size=4, loss=None, batches=Batches):
     split = encoded(rows, seed=5, name="example")
     served = batches({"train": encoded(4), "validation": encoded(4), "test": split}, 4, size, Seeds(0))
-    return Judge(served, TASK, loss or CrossEntropy(), METRICS, 3, hardware()), split
+    return tiny_training.judge(served, loss or CrossEntropy(), METRICS), split
 
 
 def one_by_one(net, split):
@@ -50,8 +51,8 @@ def test_every_example_is_scored_exactly_once(rows, monkeypatch):
     scores = judging.score(model(), "test")
     assert served == Counter(range(rows))
     assert scores.ids == tuple(f"example{row}" for row in range(rows))
-    assert np.array_equal(scores.references, split.labels)
-    assert scores.logits.shape == (rows, 3)
+    assert np.array_equal(scores.answers.references, split.numbers["labels"])
+    assert logits_of(scores).shape == (rows, 3)
 
 
 def test_scores_equal_scikit_learn_on_predictions_made_row_by_row():
@@ -63,12 +64,14 @@ def test_scores_equal_scikit_learn_on_predictions_made_row_by_row():
     assert not net.training
     guesses = logits.argmax(dim=1).numpy()
     assert len(set(guesses)) > 1
-    assert np.array_equal(scores.predictions, guesses)
-    np.testing.assert_allclose(scores.logits, logits.numpy(), rtol=0, atol=1e-6)
+    assert np.array_equal(scores.answers.predictions, guesses)
+    np.testing.assert_allclose(logits_of(scores), logits.numpy(), rtol=0, atol=1e-6)
     expected = {
-        "accuracy": sklearn_metrics.accuracy_score(split.labels, guesses),
-        "macro_f1": sklearn_metrics.f1_score(split.labels, guesses, average="macro", labels=[0, 1, 2], zero_division=0),
-        "matthews": sklearn_metrics.matthews_corrcoef(split.labels, guesses),
+        "accuracy": sklearn_metrics.accuracy_score(split.numbers["labels"], guesses),
+        "macro_f1": sklearn_metrics.f1_score(
+            split.numbers["labels"], guesses, average="macro", labels=[0, 1, 2], zero_division=0
+        ),
+        "matthews": sklearn_metrics.matthews_corrcoef(split.numbers["labels"], guesses),
     }
     assert scores.values == pytest.approx(expected, abs=1e-12)
 
@@ -78,7 +81,7 @@ def test_the_loss_is_the_mean_over_the_whole_split(weights):
     judging, split = judge(9, loss=CrossEntropy(weights))
     net = model()
     criterion = torch.nn.CrossEntropyLoss(torch.tensor(weights) if weights else None)
-    expected = float(criterion(one_by_one(net, split), torch.from_numpy(split.labels)))
+    expected = float(criterion(one_by_one(net, split), torch.from_numpy(split.numbers["labels"])))
     assert judging.score(net, "test").loss == pytest.approx(expected, abs=1e-6)
 
 
@@ -86,7 +89,7 @@ def test_the_batch_size_changes_no_score():
     net = model()
     first, second = (judge(13, size=size)[0].score(net, "test") for size in (1, 13))
     assert first.values == second.values
-    np.testing.assert_allclose(first.logits, second.logits, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(logits_of(first), logits_of(second), rtol=0, atol=1e-6)
 
 
 class Twice(Batches):
@@ -108,7 +111,7 @@ class Never(Batches):
 )
 def test_an_example_scored_twice_or_never_is_refused(batches, found):
     judging, _ = judge(10, batches=batches)
-    with pytest.raises(RunError, match=rf"^test: examples were not scored exactly once; {found}.* for 10 examples"):
+    with pytest.raises(RunError, match=rf"^test: features were not scored exactly once; {found}.* for 10 features"):
         judging.score(model(), "test")
 
 
@@ -148,5 +151,5 @@ def test_several_processes_give_the_scores_of_one():
                 shared.score(net, "test")
     together = shared.score(net, "test")
     assert together.values == alone.values
-    assert np.array_equal(together.logits, alone.logits)
+    assert np.array_equal(logits_of(together), logits_of(alone))
     assert together.loss == pytest.approx(alone.loss, abs=1e-12)

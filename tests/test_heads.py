@@ -2,14 +2,21 @@
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from transformers import AutoConfig, BertForSequenceClassification, RobertaConfig, RobertaForSequenceClassification
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoConfig,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+)
 
 from headswap.bodies.transformer import TransformerBody
 from headswap.contracts import HeadTensor, Labels
 from headswap.errors import WeightsError
 from headswap.heads.by_label import ByLabel
 from headswap.heads.fresh import Fresh
+from headswap.heads.if_present import IfPresent
 from headswap.heads.keep import Keep
 from headswap.model import join
 from headswap.seeds import Seeds
@@ -18,8 +25,8 @@ TASK = "AutoModelForSequenceClassification"
 NAMES = ("negative", "neutral", "positive")
 
 
-def swap(folder, head, names, init="pretrained", **labels):
-    return join(TransformerBody(str(folder), init=init), head, Labels(tuple(names), **labels), Seeds(3), TASK)
+def swap(folder, head, names, init="pretrained", problem="single_label_classification", task=TASK):
+    return join(TransformerBody(str(folder), init=init), head, Labels(tuple(names), problem), Seeds(3), task)
 
 
 def test_keep_copies_the_whole_head(tiny_classifier):
@@ -142,6 +149,58 @@ def test_a_hidden_size_that_equals_the_label_count_is_not_taken_for_the_labels(t
     assert torch.equal(model.classifier.out_proj.weight, file["classifier.out_proj.weight"].flip(0))
     fates = {each.name: each.fate for each in ledger.entries if each.part == "head"}
     assert fates["classifier.dense.weight"] == "kept" and fates["classifier.out_proj.weight"] == "rows copied"
+
+
+def test_if_present_keeps_what_is_there_and_draws_the_rest(tiny_classifier, tiny_body):
+    kept, ledger = swap(tiny_classifier, IfPresent(), NAMES)
+    file = load_file(tiny_classifier / "model.safetensors")
+    assert torch.equal(kept.classifier.weight, file["classifier.weight"]) and ledger.copied_labels == NAMES
+    for folder, names, init in ((tiny_body, ("a", "b"), "pretrained"), (tiny_classifier, NAMES, "random")):
+        drawn, ledger = swap(folder, IfPresent(), names, init)
+        fresh, _ = swap(folder, Fresh(), names, init)
+        assert torch.equal(drawn.classifier.weight, fresh.classifier.weight)
+        assert {each.fate for each in ledger.entries if each.part == "head"} == {"new"}
+
+
+def test_if_present_keeps_the_layers_before_the_labels(tmp_path):
+    sizes = {"vocab_size": 50, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    RobertaForSequenceClassification(RobertaConfig(**sizes, intermediate_size=8, num_labels=4)).save_pretrained(
+        tmp_path
+    )
+    whole = load_file(tmp_path / "model.safetensors")
+    save_file({name: each for name, each in whole.items() if "out_proj" not in name}, tmp_path / "model.safetensors")
+    model, ledger = swap(tmp_path, IfPresent(), ("a", "b"))
+    assert torch.equal(model.classifier.dense.weight, whole["classifier.dense.weight"])
+    fates = {each.name: each.fate for each in ledger.entries if each.part == "head"}
+    assert fates["classifier.dense.bias"] == "kept" and fates["classifier.out_proj.bias"] == "new"
+
+
+def test_if_present_refuses_another_shape_and_other_labels(tiny_classifier):
+    with pytest.raises(WeightsError, match=r"has another shape; found classifier\.weight \[3, 32\] for \[2, 32\]"):
+        swap(tiny_classifier, IfPresent(), ("negative", "positive"))
+    told = r"head=if_present: the checkpoint's labels are not the task's; found .* head=by_label"
+    with pytest.raises(WeightsError, match=told):
+        swap(tiny_classifier, IfPresent(), tuple(reversed(NAMES)))
+
+
+def test_outputs_that_are_no_labels_are_kept_whole_or_not_at_all(tiny_body, variant, tmp_path):
+    task = "AutoModelForQuestionAnswering"
+    BertForQuestionAnswering(AutoConfig.from_pretrained(tiny_body)).save_pretrained(tmp_path / "spans")
+    stale = {"id2label": {"0": "x", "1": "y"}, "label2id": {"x": 0, "y": 1}}
+    folder = variant(tmp_path / "spans", **stale)
+    labels = {"problem": "question_answering", "task": task}
+    model, ledger = swap(folder, Keep(), (), **labels)
+    assert torch.equal(model.qa_outputs.weight, load_file(folder / "model.safetensors")["qa_outputs.weight"])
+    assert (ledger.labels, ledger.copied_labels, ledger.retired_labels) == ((), (), ())
+    with pytest.raises(WeightsError, match="the outputs of this task are no labels; found question_answering; use"):
+        swap(folder, ByLabel(), (), **labels)
+
+
+def test_by_label_serves_labels_that_do_not_exclude_one_another(tiny_classifier):
+    model, _ = swap(tiny_classifier, ByLabel(), ("new", "positive"), problem="multi_label_classification")
+    file = load_file(tiny_classifier / "model.safetensors")
+    assert torch.equal(model.classifier.weight[1], file["classifier.weight"][2])
+    assert model.config.problem_type == "multi_label_classification"
 
 
 class Liar:

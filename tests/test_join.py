@@ -114,22 +114,34 @@ def test_old_names_of_norms_and_computed_buffers_are_understood(tiny_body, varia
     assert (entry(ledger, "bert.embeddings.position_ids").part, ledger.coverage) == ("buffer", 1.0)
 
 
-def test_a_language_model_lacks_the_pooler_until_it_is_allowed_to_be_new(tiny_body, tmp_path):
+def test_the_pooler_that_a_language_model_lacks_starts_new_by_design(tiny_body, tmp_path):
     folder = mlm(tmp_path / "mlm", tiny_body)
-    with pytest.raises(
-        WeightsError, match=r"2 body tensors are missing.*bert\.pooler\.dense\.weight.*allow_new=\[pooler\]"
-    ):
-        swap(folder)
-    model, ledger = swap(folder, allow_new=["pooler"], seed=4)
+    model, ledger = swap(folder, seed=4)
     random, _ = swap(folder, init="random", seed=4)
     assert torch.equal(model.bert.pooler.dense.weight, random.bert.pooler.dense.weight)
-    assert torch.equal(
-        model.bert.encoder.layer[1].output.dense.bias, stored(folder)["bert.encoder.layer.1.output.dense.bias"]
-    )
-    assert 0.9 < ledger.coverage < 1.0 and entry(ledger, "bert.pooler.dense.bias").fate == "new"
+    name = "encoder.layer.1.output.dense.bias"
+    assert torch.equal(model.bert.state_dict()[name], stored(folder)[f"bert.{name}"])
+    new = entry(ledger, "bert.pooler.dense.bias")
+    assert (new.part, new.fate, new.note, new.by_design) == ("body", "new", "no pooler in the checkpoint", True)
+    assert ledger.coverage == 1.0  # of what such a checkpoint can have
+    assert any("no pooler in the checkpoint" in row[4] for row in ledger.table())
     assert {each.name.split(".")[0] for each in ledger.entries if each.fate == "dropped"} == {"cls"}
-    with pytest.raises(WeightsError, match=r"too little of the body.*body\.require_coverage=0\.999"):
-        swap(folder, allow_new=[".*"], require_coverage=0.999)
+
+
+def test_half_a_pooler_is_a_damaged_checkpoint(tiny_body, variant):
+    def halve(file):
+        return {name: value for name, value in file.items() if name != "pooler.dense.bias"}
+
+    folder = variant(tiny_body, halve)
+    with pytest.raises(
+        WeightsError, match=r"1 body tensors are missing.*bert\.pooler\.dense\.bias.*allow_new=\[pooler\]"
+    ):
+        swap(folder)
+    model, ledger = swap(folder, allow_new=["pooler"])
+    assert 0.99 < ledger.coverage < 1.0 and not entry(ledger, "bert.pooler.dense.bias").by_design
+    assert torch.equal(model.bert.pooler.dense.weight, stored(folder)["pooler.dense.weight"])
+    with pytest.raises(WeightsError, match=r"too little of the body.*body\.require_coverage=0\.9999"):
+        swap(folder, allow_new=[".*"], require_coverage=0.9999)
 
 
 def test_overrides_reach_the_architecture(tiny_body):
@@ -154,7 +166,7 @@ def test_a_wrong_override_is_refused(tiny_body, overrides, told):
 
 
 def test_the_ledger_survives_json_and_fits_a_short_table(tiny_body, tmp_path):
-    _, ledger = swap(mlm(tmp_path / "mlm", tiny_body), allow_new=["pooler"])
+    _, ledger = swap(mlm(tmp_path / "mlm", tiny_body))
     assert Ledger.from_dict(json.loads(json.dumps(ledger.to_dict()))) == ledger
     summary, table = ledger.summary(), ledger.table()
     assert summary["counts"]["body"]["new"] == {"tensors": 2, "elements": 32 * 32 + 32}

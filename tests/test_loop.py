@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from headswap.contracts import Phase, Rule, Scores
+from headswap.answers import Answers, Labels, Scores
+from headswap.contracts import Phase, Rule
 from headswap.errors import RunError
 from headswap.loop import fit
 from headswap.losses import CrossEntropy
@@ -199,7 +200,7 @@ def script(metric, values, losses=None):
         assert split == "validation"
         net.eval()
         value, loss = next(told)
-        return Scores({metric.name: value}, loss, (), np.zeros(0), np.zeros(0), np.zeros(0))
+        return Scores({metric.name: value}, loss, (), Answers((), (), Labels(())))
 
     return score
 
@@ -256,9 +257,9 @@ def test_a_probe_leaves_the_body_as_it_was_in_evaluation_mode():
     net, modes = model(dropout=0.2), []
 
     class Spy(CrossEntropy):
-        def __call__(self, logits, batch):
+        def __call__(self, output, batch):
             modes.append((net.training, net.classifier.training, *(each.training for each in net.bert.modules())))
-            return super().__call__(logits, batch)
+            return super().__call__(output, batch)
 
     before = snapshot(net)
     phases = Probe().phases(list(role_names(net).values()))
@@ -314,9 +315,9 @@ class Broken(CrossEntropy):
         object.__setattr__(self, "value", value)
         super().__init__()
 
-    def __call__(self, logits, batch):
+    def __call__(self, output, batch):
         type(self).calls += 1
-        return super().__call__(logits, batch) * (self.value if self.calls == 3 else 1.0)
+        return super().__call__(output, batch) * (self.value if self.calls == 3 else 1.0)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

@@ -8,17 +8,17 @@ import pytest
 import torch
 
 import faults
+import tiny_training
 from exact import BASE, Points, every, go, mismatches, wandering, without_clocks
 from headswap.contracts import LossFunction, Splits
 from headswap.errors import OutOfMemory
-from headswap.evaluate import Judge
 from headswap.losses import CrossEntropy
-from headswap.metrics.classification import Accuracy
 from headswap.records import RunFolder, read_json, read_jsonl
 from headswap.tasks.text_classification import TextClassification
 from headswap.verify import compare_runs
 from tiny_runs import ran, reviews, tiny
-from tiny_training import TASK, batches, hardware, model
+from tiny_training import batches, model
+from tiny_training import logits as logits_of
 
 FINDING = replace(
     BASE, micro_batch_size=None, find_batch_size=True, keep="last"
@@ -32,11 +32,11 @@ class Small(CrossEntropy):
     room: int = 5
     error: str = "CUDA out of memory. Tried to allocate 1.00 EiB"
 
-    def __call__(self, logits, batch):
-        if len(logits) > self.room:
+    def __call__(self, output, batch):
+        if len(output.logits) > self.room:
             faults.injected("out of memory")
             raise torch.OutOfMemoryError(self.error)
-        return super().__call__(logits, batch)
+        return super().__call__(output, batch)
 
 
 @dataclass(frozen=True)
@@ -98,12 +98,12 @@ def test_memory_that_shrinks_later_is_met_where_it_happens(tmp_path):
     calls = []
 
     class Shrinking(Small):
-        def __call__(self, logits, batch):
-            calls.append(len(logits))
-            if logits.requires_grad and len(calls) > 8 and len(logits) > 6:
+        def __call__(self, output, batch):
+            calls.append(len(output.logits))
+            if output.logits.requires_grad and len(calls) > 8 and len(output.logits) > 6:
                 faults.injected("out of memory")
                 raise torch.OutOfMemoryError(self.error)
-            return CrossEntropy.__call__(self, logits, batch)
+            return CrossEntropy.__call__(self, output, batch)
 
     left = go(tmp_path, FINDING, loss=Shrinking())
     sizes = [len(rows) for epoch in range(3) for rows in batches().epoch(epoch)]
@@ -117,11 +117,11 @@ def test_memory_that_shrinks_later_is_met_where_it_happens(tmp_path):
 @pytest.mark.parametrize("mark", [RuntimeError("not enough memory: you tried to allocate 9 bytes"), MemoryError()])
 def test_the_cpu_has_its_own_words_for_it(mark, tmp_path):
     class Words(CrossEntropy):
-        def __call__(self, logits, batch):
-            if len(logits) > 6:
+        def __call__(self, output, batch):
+            if len(output.logits) > 6:
                 faults.injected("out of memory")
                 raise mark
-            return super().__call__(logits, batch)
+            return super().__call__(output, batch)
 
     assert go(tmp_path, FINDING, loss=Words()).progress.micro_batch_size == 6
 
@@ -136,7 +136,7 @@ def test_what_cannot_be_made_smaller_names_the_key_and_the_remedy(finding, room,
 
 def test_another_runtime_error_is_not_swallowed(tmp_path):
     class Bug(CrossEntropy):
-        def __call__(self, logits, batch):
+        def __call__(self, output, batch):
             raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
@@ -147,7 +147,7 @@ def test_another_runtime_error_is_not_swallowed(tmp_path):
 
 def judge(loss, finding):
     served = replace(batches(), evaluation_size=9)
-    return Judge(served, TASK, loss, [Accuracy()], 3, hardware(), find_batch_size=finding)
+    return tiny_training.judge(served, loss, find_batch_size=finding)
 
 
 @pytest.mark.parametrize("room", [8, 4, 1])
@@ -156,8 +156,8 @@ def test_scoring_goes_on_in_halves(room):
     whole = judge(CrossEntropy(), False).score(net, "validation")
     halved = judge(Small(room=room), True).score(net, "validation")
     assert halved.ids == whole.ids
-    assert halved.predictions.tolist() == whole.predictions.tolist()
-    torch.testing.assert_close(torch.tensor(halved.logits), torch.tensor(whole.logits), rtol=0, atol=1e-6)
+    assert halved.answers.predictions.tolist() == whole.answers.predictions.tolist()
+    torch.testing.assert_close(torch.tensor(logits_of(halved)), torch.tensor(logits_of(whole)), rtol=0, atol=1e-6)
     assert halved.values == whole.values
     assert halved.loss == pytest.approx(whole.loss, abs=1e-6)
     with pytest.raises(

@@ -38,17 +38,17 @@ def test_predictions_equal_tokenizer_model_softmax_one_text_at_a_time(run, predi
     answers = predictor(TEXTS)
     assert close(probabilities(answers), manual(run / "model", TEXTS, CUT))
     for answer in answers:
-        assert tuple(answer["scores"]) == LABELS
-        assert answer["score"] == max(answer["scores"].values()) == answer["scores"][answer["label"]]
-        assert sum(answer["scores"].values()) == pytest.approx(1, abs=1e-6)
+        assert tuple(answer.scores) == LABELS
+        assert answer.score == max(answer.scores.values()) == answer.scores[answer.label]
+        assert sum(answer.scores.values()) == pytest.approx(1, abs=1e-6)
 
 
 def test_predictions_equal_the_pipeline_of_transformers(run, predictor):
     short = [text for text in TEXTS if len(text) < 8]  # a pipeline does not cut long texts by itself
     classify = pipeline("text-classification", model=str(run / "model"), top_k=None)
     for answer, expected in zip(predictor(short), classify(short), strict=True):
-        assert answer["scores"] == pytest.approx({each["label"]: each["score"] for each in expected}, abs=1e-5)
-        assert answer["label"] == expected[0]["label"]
+        assert answer.scores == pytest.approx({each["label"]: each["score"] for each in expected}, abs=1e-5)
+        assert answer.label == expected[0]["label"]
 
 
 def test_texts_are_cut_where_the_run_cut_them(run, predictor):
@@ -64,7 +64,7 @@ def test_answers_depend_neither_on_batches_nor_on_order(run, predictor, batch_si
 
 def test_blocks_of_rows_keep_their_order(monkeypatch, predictor):
     expected = probabilities(predictor(TEXTS))
-    monkeypatch.setattr("headswap.predict.predictor._ROWS_AT_ONCE", 4)
+    monkeypatch.setattr("headswap.predict.predictor.ROWS_AT_ONCE", 4)
     assert close(probabilities(predictor(TEXTS)), expected)
 
 
@@ -74,8 +74,8 @@ def test_pairs_are_encoded_as_pairs(pair_run):
 
 def test_a_number_is_answered_with_its_columns_name(number_run):
     answers = Predictor(number_run)(TEXTS)
-    assert close([[answer["value"]] for answer in answers], manual(number_run / "model", TEXTS, CUT))
-    assert answers[0] == {"label": "stars", "value": answers[0]["value"], "scores": {"stars": answers[0]["value"]}}
+    assert close([[answer.value] for answer in answers], manual(number_run / "model", TEXTS, CUT))
+    assert answers[0].values == {"stars": answers[0].value}
 
 
 def test_any_checkpoint_of_a_classifier_serves_and_is_cut_at_its_positions(tiny_classifier):
@@ -87,7 +87,7 @@ def test_any_checkpoint_of_a_classifier_serves_and_is_cut_at_its_positions(tiny_
 
 def test_the_model_folder_of_a_run_is_that_run(run, predictor):
     inside = Predictor(run / "model")
-    assert inside.text_columns == ("review",)
+    assert inside.task.inputs == ("review",)
     assert probabilities(inside(TEXTS)) == probabilities(predictor(TEXTS))
 
 
@@ -122,13 +122,13 @@ def manual_last_token(folder: Path) -> list[list[float]]:
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        ([], "texts: nothing to label; found an empty list; give one text or more"),
-        ("good", "texts: one text alone; found 'good'; give a list of texts"),
-        (["good", " \n"], r"texts[1]: empty text; found [' \n']; fill or remove it"),
-        (["good", None], "texts[1]: not a text; found None; give a str, or a pair of them"),
-        ([3], "texts[0]: not a text; found 3; give a str, or a pair of them"),
-        ([("good", 3)], "texts[0]: not a text; found ('good', 3); give a str, or a pair of them"),
-        ([("a", "b")], "texts[0]: wrong number of texts; found 2 where this model takes 1 (review); give one str each"),
+        ([], "inputs: nothing to predict; found an empty list; give one input or more"),
+        ("good", "inputs: one input alone; found 'good'; give a list of inputs"),
+        (["good", " \n"], r"inputs[1]: empty text; found ' \n'; fill or remove it"),
+        (["good", None], "inputs[1]: not a text; found None; give a str"),
+        ([3], "inputs[0]: not a text; found 3; give a str"),
+        ([("good", 3)], "inputs[0]: not a text; found ('good', 3); give a str"),
+        ([{"text": "a"}], "inputs[0]: wrong columns; found 'text'; give 'review'"),
     ],
 )
 def test_what_is_not_text_is_refused_with_its_place(predictor, texts, message):
@@ -141,7 +141,8 @@ def test_one_text_for_a_task_of_pairs_is_refused(pair_run):
     with pytest.raises(DataError) as caught:
         Predictor(pair_run)(["good"])
     assert str(caught.value) == (
-        "texts[0]: wrong number of texts; found 1 where this model takes 2 (premise, hypothesis); give (text, text) pairs"
+        "inputs[0]: wrong number of values; found 1 where this model takes 2 (premise, hypothesis); give a (premise, "
+        "hypothesis) tuple"
     )
 
 
@@ -200,10 +201,14 @@ def test_any_other_folder_is_refused(tmp_path):
     )
 
 
-def test_a_body_without_a_classifier_is_refused_rather_than_given_a_random_head(tiny_body):
-    assert refusal(tiny_body, WeightsError) == (
-        f"{tiny_body}: weights of the classifier are missing; found no classifier.bias, classifier.weight; "
-        "name a fine-tuned classifier: headswap train makes one from a body"
+def test_a_body_without_a_classifier_is_refused_rather_than_given_a_random_head(tiny_body, variant):
+    assert refusal(tiny_body, ConfigError).startswith(
+        f"{tiny_body / 'config.json'}: says no task that can be predicted; found architecture 'BertModel'; name a run's "
+    )
+    folder = variant(tiny_body, architectures=["BertForSequenceClassification"])
+    assert refusal(folder, WeightsError) == (
+        f"{folder}: weights of the model are missing; found no classifier.bias, classifier.weight; "
+        "name a fine-tuned model: headswap train makes one from a body"
     )
 
 
@@ -211,16 +216,8 @@ def test_a_checkpoint_without_weights_is_refused(tmp_path, tiny_classifier):
     shutil.copytree(tiny_classifier, tmp_path / "copy")
     (tmp_path / "copy" / "model.safetensors").unlink()
     message = refusal(tmp_path / "copy", WeightsError)
-    assert message.startswith(f"{tmp_path / 'copy'}: no sequence classifier loads from it; found OSError: ")
+    assert message.startswith(f"{tmp_path / 'copy'}: no AutoModelForSequenceClassification loads from it; found OSError: ")
     assert message.endswith("name a run's folder, or a transformers checkpoint in safetensors with its tokenizer")
-
-
-def test_labels_that_do_not_exclude_one_another_are_refused(variant, tiny_classifier):
-    folder = variant(tiny_classifier, problem_type="multi_label_classification")
-    assert refusal(folder, ConfigError) == (
-        f"{folder}: its outputs are not labels of which one is right; found problem_type multi_label_classification "
-        "with 3 outputs; use transformers.pipeline with function_to_apply"
-    )
 
 
 def test_a_batch_holds_at_least_one_text(run):

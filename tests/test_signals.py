@@ -10,17 +10,16 @@ from pathlib import Path
 import pytest
 
 import faults
+import tiny_training
 from exact import BASE, go, mismatches
 from headswap.errors import Stopped
-from headswap.evaluate import Judge
 from headswap.launch import Job, run_jobs
 from headswap.losses import CrossEntropy
-from headswap.metrics.classification import Accuracy
 from headswap.records import RunFolder, read_json
 from headswap.stopping import Stop
 from headswap.verify import compare_runs
 from tiny_runs import reviews, tiny
-from tiny_training import TASK, batches, hardware
+from tiny_training import batches
 
 
 @pytest.fixture(autouse=True)
@@ -45,11 +44,11 @@ class Interrupting(CrossEntropy):
         for name, value in {"number": number, "nth": nth, "calls": []}.items():
             object.__setattr__(self, name, value)
 
-    def __call__(self, logits, batch):
-        self.calls.append(logits.requires_grad)
+    def __call__(self, output, batch):
+        self.calls.append(output.logits.requires_grad)
         if len(self.calls) == self.nth:
             os.kill(os.getpid(), self.number)
-        return super().__call__(logits, batch)
+        return super().__call__(output, batch)
 
 
 @pytest.mark.parametrize("number", faults.SIGNALS)
@@ -70,7 +69,7 @@ def test_a_signal_in_a_step_is_heard_at_its_end(number, whole, tmp_path):
 def test_a_signal_in_an_evaluation_leaves_it_to_the_next_start(number, whole, tmp_path):
     stop, loss = Stop(), CrossEntropy()
     scoring = Interrupting(number, 2)  # in the second of the three passes over validation, after step 2
-    score = Judge(batches(), TASK, scoring, [Accuracy()], 3, hardware(), stop).score
+    score = tiny_training.judge(batches(), scoring, stop=stop).score
     with stop.listening():
         left = go(tmp_path, BASE, stop, score=score, loss=loss)
     faults.injected("signal")

@@ -13,10 +13,11 @@ import sklearn.utils.class_weight
 import torch
 from transformers import BatchEncoding
 
+from headswap.answers import Labels, Observed
 from headswap.contracts import DataRequest, Task
 from headswap.errors import ConfigError
 from headswap.tasks.text_classification import TextClassification
-from tiny_tables import SEEDS, fault, loaded, numbered, written
+from tiny_tables import SEEDS, fault, loaded, numbered, output, written
 from tiny_tokenizer import WORDS, tiny_tokenizer
 
 
@@ -48,7 +49,6 @@ def test_it_is_a_task():
         ({"source": "a.csv", "labels": ["x", "x"]}, "task.labels: must be two different names or more"),
         ({"source": "a.csv", "drop_other_labels": True}, "task.drop_other_labels: needs the labels to keep"),
         ({"source": "a.csv", "damaged": "mend"}, "task.damaged: unknown choice; found 'mend'; choose one of refuse"),
-        ({"source": "a.csv", "problem": "ranking"}, "task.problem: unknown choice"),
         ({"source": "a.csv", "encoding": "utf-88"}, "task.encoding: unknown; found 'utf-88'"),
         ({"source": "a.csv", "delimiter": "||"}, "task.delimiter: must be one character"),
         ({"source": "a.csv", "sha256": "abc"}, "task.sha256: must be 64 hex digits of task.source; found 'abc'"),
@@ -57,7 +57,6 @@ def test_it_is_a_task():
         ({"source": "a.csv", "label_smoothing": 1.0}, r"task.label_smoothing: must lie in \[0, 1\)"),
         ({"source": "a.csv", "class_weights": {"x": 0}}, "task.class_weights: must be null, balanced or"),
         ({"source": "a.csv", "class_weights": "even"}, "task.class_weights: must be null, balanced or"),
-        ({"source": "a.csv", "problem": "regression", "labels": ["a", "b"]}, "task.problem: regression has no classes"),
     ],
 )  # fmt: skip
 def test_a_field_that_cannot_stand_is_named(fields, message):
@@ -172,25 +171,10 @@ def test_cross_entropy_is_that_of_torch(tmp_path, weights, smoothing):
     batch = {"labels": torch.arange(16) % 3}
     given = torch.tensor(list(weights.values()), dtype=torch.float64) if weights else None
     expected = torch.nn.CrossEntropyLoss(given, label_smoothing=smoothing)(logits, batch["labels"])
-    assert float(loss(logits, batch) / loss.weight(batch)) == pytest.approx(float(expected), rel=1e-14)
+    assert float(loss(output(logits), batch) / loss.weight(batch)) == pytest.approx(float(expected), rel=1e-14)
     halves = [{"labels": batch["labels"][part]} for part in (slice(0, 5), slice(5, 16))]
-    summed = loss(logits[:5], halves[0]) + loss(logits[5:], halves[1])
+    summed = loss(output(logits[:5]), halves[0]) + loss(output(logits[5:]), halves[1])
     assert float(summed / sum(map(loss.weight, halves))) == pytest.approx(float(expected), rel=1e-14)
-
-
-def test_half_precision_logits_are_summed_in_float32():
-    loss = TextClassification(text=["text"], source="a.csv", problem="regression").loss(None)
-    logits, batch = torch.full((300, 1), 30.0, dtype=torch.float16), {"labels": torch.zeros(300)}
-    assert float(loss(logits, batch)) == 300 * 900.0  # beyond float16's 65,504
-    assert float(loss.weight(batch)) == 300.0
-
-
-def test_squared_error_is_that_of_torch():
-    loss = TextClassification(text=["text"], source="a.csv", problem="regression").loss(None)
-    logits = torch.randn(8, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    batch = {"labels": torch.linspace(0, 1, 8)}
-    expected = torch.nn.MSELoss()(logits[:, 0], batch["labels"].double())
-    assert float(loss(logits, batch) / loss.weight(batch)) == pytest.approx(float(expected), rel=1e-14)
 
 
 def test_balanced_weights_are_those_of_scikit_learn(tmp_path):
@@ -204,11 +188,14 @@ def test_balanced_weights_are_those_of_scikit_learn(tmp_path):
     assert found == pytest.approx(expected.tolist(), rel=1e-6)
 
 
-def test_predictions_are_indices_or_values():
-    logits = np.array([[0.1, 0.9], [2.0, -1.0]])
-    assert TextClassification(text=["text"], source="a.csv").predict(logits).tolist() == [1, 0]
-    regression = TextClassification(text=["text"], source="a.csv", problem="regression")
-    assert regression.predict(logits[:, :1]).tolist() == [0.1, 2.0]
+def test_answers_are_the_likeliest_labels_and_results_their_probabilities():
+    task, logits = TextClassification(text=["text"], source="a.csv"), np.array([[0.1, 0.9], [2.0, -1.0]])
+    observed = Observed(list(logits), None, {"label": [1, 1]}, None, Labels(("no", "yes")))
+    answers, results = task.answers(observed), task.results(observed)
+    assert (answers.predictions.tolist(), answers.references.tolist()) == ([1, 0], [1, 1])
+    assert [result.label for result in results] == ["yes", "no"]
+    expected = torch.tensor(logits).softmax(-1).tolist()
+    assert [list(result.scores.values()) for result in results] == [pytest.approx(row) for row in expected]
 
 
 def test_the_shipped_tweets_are_all_read_and_their_repeats_dropped():

@@ -34,8 +34,8 @@ class Scaled(CrossEntropy):
         object.__setattr__(self, "factor", factor)
         super().__init__()
 
-    def __call__(self, logits, batch):
-        return super().__call__(logits, batch) * self.factor
+    def __call__(self, output, batch):
+        return super().__call__(output, batch) * self.factor
 
 
 def quiet(job, event):

@@ -1,6 +1,7 @@
 """Small labelled tables on disk, and the task loaded on them."""
 
 import csv
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,6 +11,11 @@ from headswap.seeds import Seeds
 from headswap.tasks.text_classification import TextClassification
 
 SEEDS = Seeds(3)
+
+
+def output(logits):
+    """Return what a model gives, as far as losses read it."""
+    return SimpleNamespace(logits=logits)
 
 
 def written(path, rows, header=("text", "label")):

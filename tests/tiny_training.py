@@ -4,11 +4,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import datasets
 import numpy as np
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from headswap.data import Batches, Encoded, Padding
+from headswap.answers import Labels
+from headswap.contracts import Splits
+from headswap.data import Batches
+from headswap.encoded import Encoded, Padding
 from headswap.evaluate import Judge
 from headswap.hardware import Hardware, start
 from headswap.loop import Training
@@ -37,9 +41,10 @@ def encoded(count: int, labels: int = 3, seed: int = 0, name: str = "row") -> En
     tokens = dice.integers(3, 40, int(offsets[-1])).astype(np.int32)
     return Encoded(
         ids=tuple(f"{name}{number}" for number in range(count)),
-        labels=(tokens[offsets[:-1] + 1] % labels).astype(np.int64),
+        example=np.arange(count),
         lengths=lengths,
         truncated=np.zeros(count, dtype=bool),
+        numbers={"labels": (tokens[offsets[:-1] + 1] % labels).astype(np.int64)},
         columns={"input_ids": (tokens, offsets)},
         padding=Padding({"input_ids": 0}),
     )
@@ -48,6 +53,25 @@ def encoded(count: int, labels: int = 3, seed: int = 0, name: str = "row") -> En
 def batches(train: int = 29, validation: int = 10, *, seeds: Seeds = ONE, batch_size: int = 12) -> Batches:
     rows = {"train": encoded(train, seed=1), "validation": encoded(validation, seed=2), "test": encoded(9, seed=3)}
     return Batches(rows, batch_size, 4, seeds)
+
+
+def splits(served: Batches) -> Splits:
+    """Return the rows that the encoded ones could have come from: ids and labels."""
+    rows = {
+        name: datasets.Dataset.from_dict({"id": list(part.ids), "label": part.numbers["labels"].tolist()})
+        for name, part in served.encoded.items()
+    }
+    return Splits(**rows, labels=Labels(("a", "b", "c")), fingerprint="tiny")
+
+
+def judge(served: Batches, loss: Any, metrics: Any = None, **more: Any) -> Judge:
+    """Return what scores `served`; `more` are fields of Judge."""
+    given = {"metrics": metrics or [Accuracy()], "tokenizer": None, "hardware": hardware(), **more}
+    return Judge(splits(served), served, TASK, loss, **given)
+
+
+def logits(scores: Any) -> np.ndarray:
+    return np.stack(scores.answers.outputs)
 
 
 def model(seed: int = 0, dropout: float = 0.0) -> Any:
@@ -90,9 +114,9 @@ def training(net: Any, train: TrainConfig = PLAIN, report: Callable = lambda lin
     roles = role_names(net)
     served = changed.get("batches") or batches(seeds=changed.get("seeds", ONE), batch_size=train.batch_size)
     loss = changed.get("loss", CrossEntropy())
-    judge = Judge(served, TASK, loss, [Accuracy()], 3, hardware())
+    judging = judge(served, loss)
     made = Training(
-        Full().phases(list(roles.values())), roles, served, loss, judge.score, Accuracy(), judge.hardware, train,
+        Full().phases(list(roles.values())), roles, served, loss, judging.score, Accuracy(), judging.hardware, train,
         ONE, report,
     )  # fmt: skip
     return replace(made, **changed)

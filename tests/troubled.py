@@ -48,14 +48,14 @@ class TroubledLoss:
     def weight(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         return self.inner.weight(batch)
 
-    def __call__(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def __call__(self, output: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         if torch.is_grad_enabled():
             rows = [row[row > 0].tolist() for row in batch["input_ids"]]
             with open(self.orders.with_name(SEEN.format(os.environ.get("RANK", "0"))), "a") as file:
                 file.write(json.dumps(rows) + "\n")
             self.calls += 1
             trouble(str(self.orders), "step", self.calls, len(rows))
-        return self.inner(logits, batch)
+        return self.inner(output, batch)
 
 
 def trouble(path: str, where: str, call: int = 0, rows: int = 0) -> None:

@@ -12,15 +12,16 @@ __version__ = "0.1.0"
 _HOMES = {
     "compose": "headswap.config",
     "Predictor": "headswap.predict",
+    "load": "headswap.predict",
     "train": "headswap.launch",
     "compare": "headswap.study",
 }
-__all__ = ["__version__", "compose", "Predictor", "train", "compare"]  # noqa: RUF022
+__all__ = ["__version__", "compose", "load", "Predictor", "train", "compare"]  # noqa: RUF022
 
 if TYPE_CHECKING:
     from headswap.config import compose
     from headswap.launch import train
-    from headswap.predict import Predictor
+    from headswap.predict import Predictor, load
     from headswap.study import compare
 
 

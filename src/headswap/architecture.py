@@ -6,9 +6,9 @@ join() (model.py) is the only caller during a run; bodyconfig.py says of what cl
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -49,32 +49,75 @@ def finish_blank(model: PreTrainedModel, seed: int) -> None:
 
     Buffers that no checkpoint holds may be computed there (rotary frequencies); it is what from_pretrained does too.
     """
-    prefix, body = base_prefix(model), split(model)[0]
+    prefixes, body = tuple(body_prefixes(model)), split(model)[0]
     state = model.state_dict(keep_vars=True)
-    with quiet(), dice(seed), _marked(each for name, each in state.items() if name.startswith(prefix) or name in body):
+    done = [each for name, each in state.items() if name.startswith(prefixes) or name in body]
+    with quiet(), dice(seed), _marked(done):
         model.init_weights()
 
 
 def split(model: PreTrainedModel) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
     """Return the parameters of body and head by name; a tied one once, as the body's if it has any name there."""
-    prefix = base_prefix(model)
+    prefixes = tuple(body_prefixes(model))
     body, head = {}, {}
     for name, parameter in model.named_parameters():
-        (body if name.startswith(prefix) else head)[name] = parameter
-    inside = {id(parameter) for parameter in model.base_model.parameters()}
+        (body if name.startswith(prefixes) else head)[name] = parameter
+    inside = {id(parameter) for module in body_modules(model) for parameter in module.parameters()}
     for name in [name for name, parameter in head.items() if id(parameter) in inside]:
         body[name] = head.pop(name)
     return body, head
 
 
-def base_prefix(model: PreTrainedModel) -> str:
-    """Return what the names of body tensors begin with, such as `bert.`."""
-    if not isinstance(getattr(model, model.base_model_prefix or " ", None), nn.Module):
+def body_modules(model: PreTrainedModel) -> list[nn.Module]:
+    """Return the modules that are the body: the base model, or encoder and decoder without what they are read with."""
+    return [model.get_submodule(prefix.removesuffix(".")) for prefix in body_prefixes(model)]
+
+
+def body_prefixes(model: PreTrainedModel) -> dict[str, str]:
+    """Return what the names of body tensors begin with, such as `bert.`, and what stands for it in a role name."""
+    base = model.base_model_prefix
+    if isinstance(getattr(model, base or " ", None), nn.Module):
+        return {f"{base}.": ""}
+    if model.config.model_type == "encoder-decoder":
+        decoder = {f"decoder.{prefix}": "decoder." for prefix in body_prefixes(cast(Any, model.decoder))}
+        bridge = {"enc_to_dec_proj.": "enc_to_dec_proj."} if hasattr(model, "enc_to_dec_proj") else {}
+        return {"encoder.": "encoder.", **decoder, **bridge}
+    return {f"{name}.": f"{name}." for name in _own_halves(model)}
+
+
+def _own_halves(model: PreTrainedModel) -> list[str]:
+    """Return the children that are the body of a model that keeps encoder and decoder as its own (T5 and its kin)."""
+    from transformers import PreTrainedModel
+
+    halves = {name for name, child in model.named_children() if isinstance(child, PreTrainedModel)}
+    if not halves:
         raise WeightsError(
             f"body.source: {type(model).__name__} does not tell its body from its head; found no submodule "
             f"{model.base_model_prefix!r} (base_model_prefix); use another body"
         )
-    return f"{model.base_model_prefix}."
+    shared = model.get_input_embeddings()
+    return [name for name, child in model.named_children() if name in halves or child is shared]
+
+
+def untie(model: Any) -> None:
+    """Give the output embeddings weights of their own, where the config can only say that they are tied (T5).
+
+    Published T5 1.1 and FLAN checkpoints have them; plain transformers unties when a file holds two that differ.
+    """
+    output = model.get_output_embeddings()
+    output.weight = nn.Parameter(output.weight.detach().clone())
+    names = {name for name, each in model.named_parameters() if each is output.weight}
+    model.all_tied_weights_keys = {
+        target: source for target, source in model.all_tied_weights_keys.items() if target not in names
+    }
+
+
+def resize(model: PreTrainedModel, rows: int) -> None:
+    """Give the embeddings (of both halves of an encoder-decoder) this many rows; new ones are drawn."""
+    halves = [model.encoder, model.decoder] if model.config.model_type == "encoder-decoder" else [model]
+    for half in cast(Any, halves):
+        half.resize_token_embeddings(rows, mean_resizing=False)
+    model.config.vocab_size = rows
 
 
 @torch.no_grad()
@@ -90,7 +133,7 @@ def draw_head(model: PreTrainedModel, seeds: Seeds) -> None:
         parameter.fill_(float("nan"))  # tells afterwards what the initialiser did not touch
         vars(parameter).pop("_is_hf_initialized", None)
     with _marked(body.values()):  # an initialiser that walks the whole model must leave the body alone
-        for name, module, initialise in _head_modules(model, "", model._init_weights):
+        for name, module, initialise in _head_modules(model, "", model._init_weights, body_modules(model)):
             with dice(seeds.stream("head", name)):
                 reset = getattr(module, "reset_parameters", None)
                 if callable(reset) and name:
@@ -103,16 +146,15 @@ def draw_head(model: PreTrainedModel, seeds: Seeds) -> None:
 
 
 def _head_modules(
-    module: nn.Module, name: str, initialise: Callable[[nn.Module], None]
+    module: nn.Module, name: str, initialise: Callable[[nn.Module], None], body: Sequence[nn.Module]
 ) -> Iterator[tuple[str, nn.Module, Callable[[nn.Module], None]]]:
     """Yield the modules outside the body, children first, each with the initialiser of the model it belongs to."""
     from transformers import PreTrainedModel
 
-    body = module.base_model if not name and isinstance(module, PreTrainedModel) else None
     for child_name, child in module.named_children():
-        if child is not body:
+        if not any(child is each for each in body):
             own = child._init_weights if isinstance(child, PreTrainedModel) else initialise
-            yield from _head_modules(child, f"{name}.{child_name}".lstrip("."), own)
+            yield from _head_modules(child, f"{name}.{child_name}".lstrip("."), own, body)
     yield name, module, initialise
 
 

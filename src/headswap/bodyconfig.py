@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
 LABEL_KEYS = ("id2label", "label2id", "num_labels", "problem_type")
+SEQUENCE_PROBLEMS = ("single_label_classification", "multi_label_classification", "regression")
 FIXED_KEYS = (*LABEL_KEYS, "model_type", "architectures", "auto_map", "dtype", "torch_dtype", "quantization_config")
 
 
@@ -98,12 +99,19 @@ def _merged(raw: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
 
 
 def _set_labels(config: PreTrainedConfig, labels: Labels, pad_token_id: int | None) -> None:
-    """Set names, count and problem together: transformers lets a stale id2label win over num_labels in silence."""
+    """Set names, count and problem together: transformers lets a stale id2label win over num_labels in silence.
+
+    Where outputs are no labels, transformers' own default goes in: two, a question answering head's start and end.
+    """
     text = config.get_text_config()
     for part in [config] if text is config else [config, text]:
-        part.id2label = dict(enumerate(labels.names))
-        part.label2id = {name: number for number, name in enumerate(labels.names)}
-        part.problem_type = labels.problem
+        if labels.names:
+            part.id2label = dict(enumerate(labels.names))
+            part.label2id = {name: number for number, name in enumerate(labels.names)}
+        else:
+            part.id2label = None
+            part.num_labels = 2
+        part.problem_type = labels.problem if labels.problem in SEQUENCE_PROBLEMS else None
         if pad_token_id is not None:
             part.pad_token_id = pad_token_id
 

@@ -11,53 +11,15 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from headswap.confinement import confined
 from headswap.errors import WeightsError, nearest
 from headswap.hashes import file_sha256
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "tf_model.h5", "flax_model.msgpack")
-# Some forty texts that tell tokenizers apart: case, accents, scripts, digits, spaces, punctuation.
-PROBES = """Hello world
-hello
-HELLO
-don't it's we're
-naïve café Ünïcödé
-İstanbul straße ß
-北京是中国的首都
-東京
-こんにちは
-한국어
-Привет, мир
-العربية
-مَرْحَبًا
-עברית
-हिन्दी
-ไทย
-3.14159
-1,000,000
-2024-01-31
-1st 2nd
-x = y + 2;
-a_b-c
-foo.bar()
-e.g. C++
-#tag @user
-https://example.org/a?b=c
-me@example.org
-🙂 👩‍👩‍👧
-$5 50%
-&amp; <b>
-...
-"quoted" 'single' (round) [square] {curly}
-pneumonoultramicroscopicsilicovolcanoconiosis"""
-SPACES = ("", " ", " leading", "trailing ", "two  spaces", "a\nb", "a\tb", "\u00a0nbsp", "zero\u200bwidth", "e\u0301")
 
 
 def package_folder(place: str) -> Path:
@@ -199,30 +161,6 @@ def check_pin(folder: Path, files: tuple[Path, ...], expected: str) -> None:
             f"{folder}: the weights are not the pinned ones; found sha256 {found}, expected {expected}; "
             "get the right files, or set body.sha256 to what was found if you trust it"
         )
-
-
-def check_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Compare the ids of some forty texts with those that tokenizer.json itself gives."""
-    from tokenizers import Tokenizer
-
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        return
-    raw = Tokenizer.from_file(str(path))
-    raw.no_truncation()
-    raw.no_padding()
-    settings = folder / "tokenizer_config.json"
-    keys = read_json(settings).keys() if settings.is_file() else ()
-    # add_bos_token and add_eos_token rightly change what transformers puts around a text.
-    for special in (False, True) if not {"add_bos_token", "add_eos_token"} & set(keys) else (False,):
-        for text in (*PROBES.splitlines(), *SPACES):
-            mine = list(tokenizer(text, add_special_tokens=special, truncation=False, padding=False)["input_ids"])
-            own = raw.encode(text, add_special_tokens=special).ids
-            if mine != own:
-                raise WeightsError(
-                    f"{path}: transformers tokenises otherwise than the file says; found {mine[:8]} for {text!r} where "
-                    f"the file gives {own[:8]}; use another transformers version, or body.check_tokenizer=false"
-                )
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from headswap.errors import DataError, nearest
@@ -37,7 +37,6 @@ class Columns:
     text: Sequence[str]
     label: str
     id: str | None
-    numbers: bool
     labels: Sequence[str] | None
     label_map: Mapping[str, str]
     drop_other_labels: bool
@@ -45,42 +44,45 @@ class Columns:
 
 
 def checked_rows(tables: Sequence[Table], split: str, columns: Columns, notes: Notes) -> Rows:
-    """Return the rows of one split: id, the texts, label (a name, or a number).
+    """Return the rows of one split: id, the texts, label (a name).
 
     Raises:
-        DataError: empty or damaged text, null or unlisted label, a label that is no number, an id that stands twice.
+        DataError: empty or damaged text, null or unlisted label, an id that stands twice.
     """
     rows: Rows = {name: [] for name in ("id", *columns.text, "label")}
     for table in tables:
-        labels = _numbers(table, columns.label) if columns.numbers else _names(table, columns)
+        labels = _names(table, columns)
         keep = [position for position, label in enumerate(labels) if label is not None]
         rows["label"] += [labels[position] for position in keep]
-        ids = _ids(table, columns.id, len(tables) > 1)
+        ids = row_ids(table, columns.id, len(tables) > 1)
         rows["id"] += [ids[position] for position in keep]
         for column in columns.text:
-            rows[column] += _texts(table, column, keep, columns.damaged, notes)
+            rows[column] += row_texts(table, column, keep, columns.damaged, notes)
         notes.rows_with_other_labels += table.row_count - len(keep)
     notes.rows_read[split] = sum(table.row_count for table in tables)
-    _refuse_repeated_ids(rows["id"], tables[0].name)
+    refuse_repeated_ids(rows["id"], tables[0].name)
     return rows
 
 
-def _refuse(table: Table, column: str, positions: Sequence[int], fault: str, remedy: str) -> None:
+def refuse(table: Table, column: str, positions: Sequence[int], fault: str, remedy: str) -> None:
+    """Raise DataError if there are positions (0-based row numbers) at which `column` has the fault."""
     if positions:
         raise DataError(f"{table.name}: {fault} in column {column!r}; {table.place(positions)}; {remedy}")
 
 
-def _ids(table: Table, column: str | None, many: bool) -> list[str]:
+def row_ids(table: Table, column: str | None, many: bool) -> list[str]:
+    """Return the names of the rows: a column's, or row numbers, with the file's name where there are `many` files."""
     if column is None:
         prefix = f"{table.name}:" if many else ""
         return [f"{prefix}{position + 1}" for position in range(table.row_count)]
     values = [value or "" for value in table.text(column)]
     empty = [position for position, value in enumerate(values) if not value]
-    _refuse(table, column, empty, "empty id", "fill them, or set task.id=null for row numbers")
+    refuse(table, column, empty, "empty id", "fill them, or set task.id=null for row numbers")
     return values
 
 
-def _refuse_repeated_ids(ids: Sequence[str], source: str) -> None:
+def refuse_repeated_ids(ids: Sequence[str], source: str) -> None:
+    """Raise DataError if a name stands twice."""
     repeated = [name for name, count in Counter(ids).items() if count > 1]
     if repeated:
         raise DataError(
@@ -94,7 +96,7 @@ def _names(table: Table, columns: Columns) -> list[str | None]:
     values = [(value or "").strip() for value in table.text(columns.label)]
     empty = [position for position, value in enumerate(values) if not value]
     remedy = "label or remove these rows (a hub's unlabelled test: task.hub_splits={test: ''} cuts one from train)"
-    _refuse(table, columns.label, empty, "empty or null label", remedy)
+    refuse(table, columns.label, empty, "empty or null label", remedy)
     mapping = {str(raw): name for raw, name in columns.label_map.items()}
     names: list[str | None] = [mapping.get(value, value) for value in values]
     known = set(columns.labels or mapping.values())
@@ -102,16 +104,17 @@ def _names(table: Table, columns: Columns) -> list[str | None]:
     if not columns.drop_other_labels:
         said = ", ".join(sorted({repr(values[position]) for position in other})[:5])
         remedy = f"correct task.labels or task.label_map (known: {', '.join(sorted(known))}), or set "
-        _refuse(table, columns.label, other, f"unlisted label {said}", remedy + "task.drop_other_labels=true")
+        refuse(table, columns.label, other, f"unlisted label {said}", remedy + "task.drop_other_labels=true")
     for position in other:
         names[position] = None
     return names
 
 
-def _numbers(table: Table, column: str) -> list[float]:
+def row_numbers(table: Table, column: str) -> list[float]:
+    """Return a column of finite numbers."""
     numbers = [_number(value) for value in table.text(column)]
     wrong = [position for position, number in enumerate(numbers) if not abs(number) < float("inf")]
-    _refuse(table, column, wrong, "no finite number", "correct or remove these rows")
+    refuse(table, column, wrong, "no finite number", "correct or remove these rows")
     return numbers
 
 
@@ -144,11 +147,26 @@ def label_names(parts: Mapping[str, Rows], listed: Sequence[str] | None, where: 
                 f"{', '.join(sorted(found))} in {where['train']}; correct task.labels or task.label_map"
             )
     for split in ("validation", "test"):
-        _refuse_unlearned(parts[split], split, found, where[split])
+        refuse_unlearned(parts[split], split, found, where[split])
     return tuple(names)
 
 
-def _refuse_unlearned(rows: Rows, split: str, known: Mapping[str, int], source: str) -> None:
+def text_rows(
+    tables: Sequence[Table], columns: Sequence[str], id: str | None, damaged: str, notes: Notes, split: str
+) -> Rows:
+    """Return `id` and text columns of all rows; a task adds its targets."""
+    rows: Rows = {name: [] for name in ("id", *columns)}
+    for table in tables:
+        rows["id"] += row_ids(table, id, len(tables) > 1)
+        for column in columns:
+            rows[column] += row_texts(table, column, range(table.row_count), damaged, notes)
+    notes.rows_read[split] = sum(table.row_count for table in tables)
+    refuse_repeated_ids(rows["id"], tables[0].name)
+    return rows
+
+
+def refuse_unlearned(rows: Rows, split: str, known: Collection[str], source: str) -> None:
+    """Refuse labels that training lacks: a head has no output for them."""
     other = [position for position, name in enumerate(rows["label"]) if name not in known]
     if other:
         said = ", ".join(sorted({repr(rows["label"][position]) for position in other})[:5])
@@ -160,18 +178,19 @@ def _refuse_unlearned(rows: Rows, split: str, known: Mapping[str, int], source: 
         )
 
 
-def _texts(table: Table, column: str, keep: Sequence[int], damaged: str, notes: Notes) -> list[str]:
+def row_texts(table: Table, column: str, keep: Sequence[int], damaged: str, notes: Notes) -> list[str]:
+    """Return the texts at the positions `keep`, mended as `damaged` says; none may be empty."""
     values = table.text(column)
     pattern = _REMOVED if damaged == "remove" else _DAMAGE
     hurt = [position for position in keep if pattern.search(values[position] or "")]
     if damaged == "refuse" and len(hurt) > _TOLERATED_SHARE * len(keep):
         remedy = "mend them (a wrong task.encoding is the usual cause), or set task.damaged=keep or task.damaged=remove"
-        _refuse(table, column, hurt, "control or replacement characters", remedy)
+        refuse(table, column, hurt, "control or replacement characters", remedy)
     notes.rows_with_damage += len(hurt)
     texts = [values[position] or "" for position in keep]
     if damaged == "remove":
         texts = [_REMOVED.sub(" ", text) for text in texts]
     empty = [position for position, text in zip(keep, texts, strict=True) if not text.strip()]
-    _refuse(table, column, empty, "empty text", "fill or remove these rows")
+    refuse(table, column, empty, "empty text", "fill or remove these rows")
     notes.texts_that_read_like_null += sum(text.strip().lower() in _NULL_WORDS for text in texts)
     return texts

@@ -21,8 +21,13 @@ usage: headswap VERB [OVERRIDES] [FLAGS]
 verbs
   train [OVERRIDES]          fine-tune one run, or a sweep with -m; an unfinished one goes on where it was saved
   compare [OVERRIDES]        train pretrained and random-init twins over paired seeds: verdict and report.html
-  predict RUN                label texts with a finished run: --text "..." or --input FILE --output FILE;
+  predict RUN                ask a finished run: --text "...", --question "..." --context "...", --field COLUMN=...,
+                             or --input FILE --output FILE; --beams N and --max-new-tokens N for what it writes;
                              --trust-remote-code runs the Python code of its folder
+  evaluate RUN --data FILE   score a finished run on new labelled rows
+  embed BODY                 texts as vectors, of a body or a run: --input FILE --output FILE.parquet
+                             [--column TEXT] [--pooling mean|cls|last|max] [--layer N] [--normalise] [--max-length N]
+  export RUN                 --to onnx [--output DIR] [--opset N], proved against torch; or --push OWNER/NAME [--private]
   resume RUN                 go on with an unfinished run by its folder, to the bit
   rerun RUN [--verify]       repeat a finished run from its folder; say the first value that differs
   verify-resume [OVERRIDES]  train straight and in two halves, and compare the two to the bit

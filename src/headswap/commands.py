@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from headswap.commandline import Parser, composed, parse
 from headswap.errors import ConfigError, of_status
+from headswap.model_commands import embed, export
+from headswap.predict_commands import evaluate, predict
 
 
 def train(words: Sequence[str]) -> int:
@@ -180,35 +181,6 @@ def list_options(words: Sequence[str]) -> int:
     return 0
 
 
-def predict(words: Sequence[str]) -> int:
-    """Label texts with a finished run."""
-    parser = Parser(prog="headswap predict", add_help=False, allow_abbrev=False)
-    parser.add_argument("run")
-    parser.add_argument("--text", action="append", default=[])
-    parser.add_argument("--input", type=Path)
-    parser.add_argument("--output", type=Path)
-    parser.add_argument("--column", action="append", default=[])
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--trust-remote-code", action="store_true")
-    flags = parser.parse_intermixed_args(list(words))
-    if bool(flags.text) == bool(flags.input):
-        raise ConfigError("headswap predict: needs --text or --input, one of them; see headswap --help")
-    if flags.input and not flags.output:
-        raise ConfigError("headswap predict: --input needs --output; name a csv, jsonl or parquet file")
-    from headswap.predict import Predictor, predict_file
-
-    predictor = Predictor(Path(flags.run), flags.batch_size, flags.trust_remote_code)
-    if flags.input:
-        count = predict_file(predictor, flags.input, flags.output, flags.column)
-        print(f"{count} rows labelled", file=sys.stderr)
-        print(flags.output)
-        return 0
-    for text, answer in zip(flags.text, predictor(flags.text), strict=True):
-        scores = "  ".join(f"{label} {score:.4f}" for label, score in answer["scores"].items())
-        print(f"{answer['label']}\t{scores}\t{text}")
-    return 0
-
-
 def doctor(words: Sequence[str]) -> int:
     """Say what this machine has."""
     from headswap.overview import print_doctor
@@ -230,6 +202,9 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
     "compare": compare,
     "predict": predict,
+    "embed": embed,
+    "export": export,
+    "evaluate": evaluate,
     "resume": resume,
     "rerun": rerun,
     "verify-resume": verify_resume,

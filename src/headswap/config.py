@@ -144,7 +144,15 @@ def build_plugs(config: Config) -> Plugs:
         group: build(getattr(config, group), group, contract, config.plugins) for group, contract in PLUG_GROUPS.items()
     }
     metrics = tuple(build(node, f"metric.{name}", Metric, config.plugins) for name, node in config.metric.items())
-    return Plugs(**built, metrics=metrics)
+    plugs = Plugs(**built, metrics=metrics)
+    problem = plugs.task.problem
+    other = [metric.name for metric in metrics if metric.problems and problem not in metric.problems]
+    if other:
+        raise ConfigError(
+            f"metric: does not fit the task; found {', '.join(other)} for {problem}; leave metric out (the task names "
+            f"its own), or choose others: headswap list metric"
+        )
+    return plugs
 
 
 def build(node: Any, key: str, contract: type, allowed: Sequence[str] = ()) -> Any:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+from headswap.answers import Answers, Labels, Observed
 from headswap.seeds import Seeds
 
 if TYPE_CHECKING:
@@ -22,20 +23,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-Problem = Literal["single_label_classification", "regression"]
 SPLITS = ("train", "validation", "test")
-
-
-@dataclass(frozen=True)
-class Labels:
-    """What the head's outputs mean: `names[i]` is output i. Regression has one output, named by its column."""
-
-    names: tuple[str, ...]
-    problem: Problem = "single_label_classification"
-
-    @property
-    def count(self) -> int:
-        return len(self.names)
 
 
 @dataclass(frozen=True)
@@ -62,8 +50,8 @@ class DataRequest:
 class Splits:
     """Checked rows, before tokenisation.
 
-    Each dataset has the columns `id` (string, unique in its split), the task's input columns and `label`
-    (int output index, or float for regression).
+    Each dataset has the columns `id` (string, unique in its split), the task's input columns and its targets: `label`
+    (int output index, float, or a list of either) or columns that the task names.
     """
 
     train: datasets.Dataset
@@ -83,11 +71,21 @@ class LossFunction(Protocol):
     """A training loss in two parts, so that the loop can normalise over a whole window of micro-batches."""
 
     def weight(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Return the batch's total weight (scalar): its examples, or the sum of their class weights."""
+        """Return the batch's total weight (scalar): its examples, its target tokens, or the sum of class weights."""
         ...
 
-    def __call__(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Return the weighted sum (scalar) of the losses of `logits` [batch, labels] against `batch["labels"]`."""
+    def __call__(self, output: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the weighted sum (scalar) of the losses of the model's output against the targets in `batch`."""
+        ...
+
+
+class Collator(Protocol):
+    """What a task does to a padded batch before it is a batch: mask tokens, stack choices."""
+
+    def __call__(
+        self, batch: dict[str, torch.Tensor], split: str, features: np.ndarray, epoch: int
+    ) -> dict[str, torch.Tensor]:
+        """Return the batch; any chance is keyed by (split, feature's number, epoch), never by the batch's make-up."""
         ...
 
 
@@ -100,8 +98,26 @@ class Task(Protocol):
         """The transformers class that serves the task, such as `AutoModelForSequenceClassification`."""
         ...
 
+    @property
+    def problem(self) -> str:
+        """The kind of learning, one of answers.Problem: it says what answers look like and which metrics read them."""
+        ...
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The columns that a prediction is made from."""
+        ...
+
+    def cell(self, column: str, value: Any) -> Any:
+        """Return an input of a prediction as encode() reads it. Raises DataError: `fault; found ...; remedy`."""
+        ...
+
     def identity(self) -> dict[str, str]:
         """Name the content of the sources: path or id -> sha256 or revision. Reads local bytes, never the network."""
+        ...
+
+    def read(self, source: str, labels: Labels) -> datasets.Dataset:
+        """Read new labelled rows for a model that knows `labels`. Raises DataError."""
         ...
 
     def load(self, request: DataRequest, seeds: Seeds) -> Splits:
@@ -109,15 +125,41 @@ class Task(Protocol):
         ...
 
     def encode(self, rows: Mapping[str, list], tokenizer: PreTrainedTokenizerBase, max_length: int) -> dict[str, list]:
-        """Tokenise a batch of rows: list columns (`input_ids` ...) plus `truncated` (bool a row). No padding."""
+        """Turn rows into features; targets too where the rows have them, as `labels...` or `target...` columns.
+
+        Returns:
+            Columns of equal length, one item a feature: a number, or a list of numbers (`input_ids`,
+            `token_type_ids`, `labels` ...), not padded; `truncated` (bool); and `example`, the number among these rows
+            that each feature was cut from, rising, where a row may give several (absent: one a row).
+        """
+        ...
+
+    def collator(self, tokenizer: PreTrainedTokenizerBase, seeds: Seeds) -> Collator | None:
+        """Return what makes batches of padded columns, None where they are batches as they are."""
+        ...
+
+    def forward(self, model: Any, batch: Mapping[str, torch.Tensor]) -> Any:
+        """Return the model's output for a batch, without its own loss."""
         ...
 
     def loss(self, splits: Splits) -> LossFunction:
         """Return the training loss (class weights and smoothing included)."""
         ...
 
-    def predict(self, logits: np.ndarray) -> np.ndarray:
-        """Turn logits [rows, labels] into predictions [rows]: output indices, or values for regression."""
+    def observe(self, model: Any, batch: Mapping[str, torch.Tensor], output: Any) -> list[np.ndarray]:
+        """Return what scoring keeps, one float array a feature: logits without padding, or what it generates."""
+        ...
+
+    def calibrate(self, observed: Observed) -> dict[str, Any]:
+        """Return what the final weights' validation outputs settle for later answers, such as thresholds; JSON."""
+        ...
+
+    def answers(self, observed: Observed) -> Answers:
+        """Read outputs as predictions, and set them beside the targets."""
+        ...
+
+    def results(self, observed: Observed) -> list[Any]:
+        """Read outputs as what a person is told, one of the classes of results.py an example; no targets needed."""
         ...
 
 
@@ -159,6 +201,10 @@ class Body(Protocol):
 
     def tokenizer(self) -> PreTrainedTokenizerBase: ...
 
+    def check_texts(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str] | Sequence[tuple[str, str]]) -> None:
+        """Raise WeightsError where the tokenizer is wrong for texts, or pairs of texts, that the run learns from."""
+        ...
+
     def notices(self) -> list[str]:
         """Return what a person must be told before this body is used, such as whose code runs."""
         ...
@@ -170,6 +216,8 @@ class SourceHead:
 
     tensors: Mapping[str, torch.Tensor]
     labels: tuple[str, ...]
+    init: str = "pretrained"
+    """What the body starts as: a body drawn at random has no use for a head that knows the pretrained one."""
 
 
 @dataclass(frozen=True)
@@ -238,20 +286,17 @@ class Metric(Protocol):
     @property
     def per_example(self) -> bool: ...
 
+    @property
+    def problems(self) -> Sequence[str]:
+        """The problems (Labels.problem) whose answers it reads; empty for any."""
+        ...
+
     def module(self) -> evaluate.EvaluationModule:
         """Return the evaluate module that computes it; ours need no network."""
         ...
 
-    def compute(self, predictions: np.ndarray, references: np.ndarray, label_count: int) -> float: ...
+    def compute(self, answers: Answers) -> float: ...
 
-
-@dataclass(frozen=True)
-class Scores:
-    """Metrics of one split with the predictions they were computed from, each example once, in the split's order."""
-
-    values: Mapping[str, float]
-    loss: float
-    ids: tuple[str, ...]
-    references: np.ndarray
-    predictions: np.ndarray
-    logits: np.ndarray
+    def values(self, answers: Answers) -> np.ndarray | None:
+        """Return one value an example whose mean is `compute`, None where `per_example` is false."""
+        ...

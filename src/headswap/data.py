@@ -1,191 +1,33 @@
-"""From checked rows to batches: tokenise once, keep it in an Arrow cache, pad each batch to its longest row. Floor 2.
+"""From checked rows to batches: which features stand together, in which order. Floor 2.
 
-    Splits -> tokenise() -> Encoded per split (memory-mapped) -> Batches: order per epoch, collate
+    Splits -> tokenise() (encoded.py) -> Batches: order per epoch, collate
 
-The order of an epoch is a pure function of (seed, epoch). Nothing loops over tokens in Python.
+The order of an epoch is a pure function of (seed, epoch).
 """
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 
-from headswap.arrow_cache import cached
-from headswap.contracts import SPLITS, Splits, Task
-from headswap.errors import DataError
-from headswap.rows import rows_hash
+from headswap.contracts import Collator, Splits, Task
+from headswap.encoded import Encoded, tokenise, unknown_share
 from headswap.seeds import Seeds
 from headswap.spine import Config
 
 if TYPE_CHECKING:
-    import datasets
     from transformers import PreTrainedTokenizerBase
 
-CACHE_FORMAT = 1
-_ROWS_AT_ONCE = 2000
-_UNKNOWN_ROWS = 200
-_ROW_COLUMNS = ("id", "label", "length", "truncated")
-
-
-@dataclass(frozen=True)
-class Padding:
-    """What fills a batch: the value by column (0 where none is named), the side, and the width.
-
-    Args:
-        multiple: widths are rounded up to a multiple of it.
-        width: a fixed width instead of the longest row's; for benchmarks.
-    """
-
-    values: Mapping[str, int]
-    side: str = "right"
-    multiple: int = 1
-    width: int | None = None
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """A tokenised split. Column `name` of row i is `values[offsets[i]:offsets[i + 1]]` of `columns[name]`."""
-
-    ids: tuple[str, ...]
-    labels: np.ndarray
-    lengths: np.ndarray
-    truncated: np.ndarray
-    columns: Mapping[str, tuple[np.ndarray, np.ndarray]]
-    padding: Padding
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @property
-    def truncated_share(self) -> float:
-        return float(self.truncated.mean())
-
-    def collate(self, indices: np.ndarray) -> dict[str, torch.Tensor]:
-        """Return the rows as tensors [rows, width]: the list columns padded, `attention_mask`, and `labels` [rows]."""
-        lengths = self.lengths[indices].astype(np.int64)
-        filled = _filled_places(lengths, self._width(int(lengths.max())), self.padding.side)
-        within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        batch = {}
-        for name, (values, offsets) in self.columns.items():
-            padded = np.full(filled.shape, self.padding.values.get(name, 0), dtype=np.int64)
-            padded[filled] = values[np.repeat(offsets[indices], lengths) + within]
-            batch[name] = torch.from_numpy(padded)
-        batch["attention_mask"] = torch.from_numpy(filled.astype(np.int64))
-        batch["labels"] = torch.from_numpy(self.labels[indices])
-        return batch
-
-    def _width(self, longest: int) -> int:
-        if self.padding.width is not None:
-            return self.padding.width
-        return -(-longest // self.padding.multiple) * self.padding.multiple
-
-
-def _filled_places(lengths: np.ndarray, width: int, side: str) -> np.ndarray:
-    """Return a mask [rows, width], True where a token stands."""
-    if int(lengths.max()) > width:
-        raise DataError(f"data.max_length: a row is longer than the batch; found {lengths.max()} tokens for {width}")
-    places = np.arange(width)
-    return places >= (width - lengths)[:, None] if side == "left" else places < lengths[:, None]
-
-
-def pad_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return the token that fills batches: the tokenizer's own, or the end token for decoders that have none.
-
-    The model's config must hold the same number: decoder classifiers find the last real token by it.
-    """
-    for found in (tokenizer.pad_token_id, tokenizer.eos_token_id):
-        if isinstance(found, int):
-            return found
-    raise DataError(
-        f"body: the tokenizer can pad with nothing; found no pad and no end token in {type(tokenizer).__name__}; "
-        f"save it with a pad_token, then name that folder in body.source"
-    )
-
-
-def tokenise(
-    splits: Splits, task: Task, tokenizer: PreTrainedTokenizerBase, max_length: int, cache: Path | None
-) -> dict[str, Encoded]:
-    """Tokenise the three splits, or read them from the cache.
-
-    Args:
-        max_length: tokens a row is cut to, special tokens included.
-        cache: folder of the Arrow files, None for none.
-    """
-    padding = Padding(
-        {"input_ids": pad_token_id(tokenizer), "token_type_ids": tokenizer.pad_token_type_id}, tokenizer.padding_side
-    )
-    how = (
-        f"{CACHE_FORMAT}/{tokenizer_hash(tokenizer)}/{max_length}/{type(task).__qualname__}/{getattr(task, 'text', '')}"
-    )
-    encoded = {}
-    for split in SPLITS:
-        rows = splits.of(split)
-        make = functools.partial(_encode, rows, task, tokenizer, max_length)
-        if cache is None:
-            batch = make()
-        else:
-            key = hashlib.sha256(f"{how}/{rows_hash(rows)}".encode()).hexdigest()
-            batch = cached(cache / f"{key[:32]}.arrow", make)
-        encoded[split] = _from_arrow(batch, padding)
-    return encoded
-
-
-def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return the sha256 of everything that decides how the tokenizer cuts text.
-
-    A fast tokenizer's own text also holds the truncation and padding of its last call, which must not count.
-    """
-    about: list[Any] = [type(tokenizer).__qualname__, tokenizer.model_input_names, tokenizer.truncation_side]
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is not None:
-        content = json.loads(backend.to_str())
-        about.append({name: value for name, value in content.items() if name not in ("truncation", "padding")})
-    else:
-        about += [tokenizer.get_vocab(), tokenizer.special_tokens_map, tokenizer.init_kwargs]
-    return hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _encode(rows: datasets.Dataset, task: Task, tokenizer: PreTrainedTokenizerBase, max_length: int) -> pa.RecordBatch:
-    """Return id, label, length, truncated and the list columns of a split."""
-    pieces: dict[str, list[Any]] = {}
-    for start in range(0, len(rows), _ROWS_AT_ONCE):
-        for name, values in task.encode(rows[start : start + _ROWS_AT_ONCE], tokenizer, max_length).items():
-            kind = pa.bool_() if name == "truncated" else pa.large_list(pa.int32())
-            pieces.setdefault(name, []).append(pa.array(values, kind))
-    columns = {name: pa.concat_arrays(values) for name, values in pieces.items()}
-    labels = np.asarray(rows["label"])
-    columns |= {
-        "id": pa.array(rows["id"], pa.large_string()),
-        "label": pa.array(labels.astype(np.float32 if labels.dtype.kind == "f" else np.int64)),
-        "length": pa.array(np.diff(columns["input_ids"].offsets.to_numpy()).astype(np.int32)),
-    }
-    return pa.RecordBatch.from_pydict(columns)
-
-
-def _from_arrow(batch: pa.RecordBatch, padding: Padding) -> Encoded:
-    column = {name: batch.column(name) for name in batch.schema.names}
-    lists = {
-        name: (values.values.to_numpy(), values.offsets.to_numpy())
-        for name, values in column.items()
-        if name not in _ROW_COLUMNS
-    }
-    return Encoded(
-        ids=tuple(column["id"].to_pylist()),
-        labels=column["label"].to_numpy(),
-        lengths=column["length"].to_numpy(),
-        truncated=column["truncated"].to_numpy(zero_copy_only=False),
-        columns=lists,
-        padding=padding,
-    )
+_REMEDIES = {
+    "truncated": "raise data.max_length",
+    "target_truncated": "raise task.max_target_length",
+    "unknown": "check body and task.encoding",
+}
 
 
 def order(
@@ -224,7 +66,8 @@ class Batches:
     Args:
         batch_size: rows of an optimizer step; `evaluation_size` those of a forward pass in evaluation.
         seeds: gives the stream `order` of each epoch.
-        unknown: split -> share of unknown tokens in its first 200 rows.
+        unknown: split -> share of unknown tokens in its first 200 features.
+        collator: what the task does to a padded batch.
     """
 
     encoded: Mapping[str, Encoded]
@@ -233,6 +76,7 @@ class Batches:
     seeds: Seeds
     bucket: bool = True
     unknown: Mapping[str, float] = field(default_factory=dict)
+    collator: Collator | None = None
     _epochs: dict[int, list[np.ndarray]] = field(default_factory=dict, repr=False, compare=False)
 
     def of(self, split: str) -> Encoded:
@@ -253,8 +97,10 @@ class Batches:
     def evaluation(self, split: str) -> list[np.ndarray]:
         return evaluation_batches(self.of(split).lengths, self.evaluation_size)
 
-    def collate(self, split: str, indices: np.ndarray) -> dict[str, torch.Tensor]:
-        return self.of(split).collate(indices)
+    def collate(self, split: str, features: np.ndarray, epoch: int = 0) -> dict[str, torch.Tensor]:
+        """Return a batch as the model and the loss read it."""
+        batch = self.of(split).collate(features)
+        return batch if self.collator is None else self.collator(batch, split, features, epoch)
 
     @property
     def notes(self) -> dict[str, Any]:
@@ -262,22 +108,26 @@ class Batches:
         notes: dict[str, Any] = {"warnings": []}
         for split, rows in self.encoded.items():
             found = {"truncated_share": rows.truncated_share, "unknown_share": self.unknown.get(split, 0.0)}
+            if "target_truncated" in rows.numbers:
+                found["target_truncated_share"] = float(rows.numbers["target_truncated"].mean())
             notes[split] = {"tokens": int(rows.lengths.sum()), "longest": int(rows.lengths.max()), **found}
-            for name, remedy in (("truncated", "raise data.max_length"), ("unknown", "check body and task.encoding")):
-                share = found[f"{name}_share"]
+            for name, remedy in _REMEDIES.items():
+                share = found.get(f"{name}_share", 0.0)
                 if share > 0.05:
                     notes["warnings"].append(f"{split}: {name} share is {share:.1%}; {remedy}")
         return notes
 
 
-def unknown_share(encoded: Encoded, tokenizer: PreTrainedTokenizerBase) -> float:
-    """Return the share of unknown tokens in the first 200 rows; 0 for tokenizers to which no text is unknown."""
-    unknown = tokenizer.unk_token_id
-    if unknown is None or unknown in (tokenizer.eos_token_id, tokenizer.pad_token_id):  # GPT-2 names its end so
-        return 0.0
-    values, offsets = encoded.columns["input_ids"]
-    tokens = values[: offsets[min(_UNKNOWN_ROWS, len(encoded))]]
-    return float((tokens == unknown).mean())
+def sample_texts(splits: Splits, inputs: Sequence[str], count: int = 200) -> list[Any]:
+    """Return evenly drawn training inputs, as a tokenizer sees them: texts, or pairs of them where there are two."""
+    places = sorted({round(place) for place in np.linspace(0, len(splits.train) - 1, count)})
+    rows = splits.train.select(places)[:]
+    columns = [[" ".join(each) if isinstance(each, list) else each for each in rows[name]] for name in inputs]
+    return (
+        list(zip(*columns, strict=True))
+        if len(columns) == 2
+        else [" ".join(texts) for texts in zip(*columns, strict=True)]
+    )
 
 
 def make_batches(
@@ -289,4 +139,5 @@ def make_batches(
     return Batches(
         encoded, config.train.batch_size, config.train.eval_batch_size, seeds, config.data.bucket,
         unknown={split: unknown_share(rows, tokenizer) for split, rows in encoded.items()},
+        collator=task.collator(tokenizer, seeds),
     )  # fmt: skip

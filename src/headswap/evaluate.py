@@ -1,20 +1,23 @@
-"""Scoring: every example of a split exactly once, every metric once over all of them. Floor 3."""
+"""Scoring: every feature of a split exactly once, every metric once over all of them. Floor 3."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from headswap.contracts import LossFunction, Metric, Scores, Task
+from headswap.answers import Observed, Scores
+from headswap.contracts import LossFunction, Metric, Splits, Task
 from headswap.errors import Diverged, OutOfMemory, RunError, Stopped
 from headswap.hardware import Hardware, first_line, is_out_of_memory
 from headswap.stopping import Stop
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from headswap.data import Batches
 
 
@@ -22,47 +25,52 @@ if TYPE_CHECKING:
 class Judge:
     """What scoring needs besides a model; made once a run."""
 
+    splits: Splits
     batches: Batches
     task: Task
     loss: LossFunction
     metrics: Sequence[Metric]
-    label_count: int
+    tokenizer: PreTrainedTokenizerBase
     hardware: Hardware
     stop: Stop = field(default_factory=Stop)
     find_batch_size: bool = False
+    _rows: dict[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
 
-    def score(self, model: torch.nn.Module, split: str) -> Scores:
+    def score(self, model: torch.nn.Module, split: str, calibration: Mapping[str, Any] | None = None) -> Scores:
         """Score `model`, already placed by the hardware, on a split; it is left in evaluation mode.
 
+        Args:
+            calibration: what the final weights' validation outputs settled; validation settles its own.
+
         Raises:
-            RunError: an example was scored twice or not at all.
+            RunError: a feature was scored twice or not at all.
             Diverged: a score is not a number.
             Stopped: somebody asked for it; only where one process computes, since all would have to leave together.
         """
-        indices, logits, loss = self._forward(model, split)
+        features, outputs, loss = self._forward(model, split)
         encoded = self.batches.of(split)
-        if not np.array_equal(np.sort(indices), np.arange(len(encoded.ids))):
+        if not np.array_equal(np.sort(features), np.arange(len(encoded))):
             raise RunError(
-                f"{split}: examples were not scored exactly once; found {len(indices)} scores, "
-                f"{len(np.unique(indices))} of them distinct, for {len(encoded.ids)} examples; this is a bug"
+                f"{split}: features were not scored exactly once; found {len(features)} scores, "
+                f"{len(np.unique(features))} of them distinct, for {len(encoded)} features; this is a bug"
             )
-        logits = logits[np.argsort(indices)]
-        if not np.isfinite(logits).all():
-            bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
-            raise Diverged(
-                f"{split}: the model answers NaN or Inf; the run diverged; lower train.learning_rate",
-                {"split": split, "rows": bad.tolist(), "ids": [encoded.ids[row] for row in bad]},
-            )
-        references = np.asarray(encoded.labels)
-        predictions = self.task.predict(logits)
-        values = {metric.name: metric.compute(predictions, references, self.label_count) for metric in self.metrics}
-        return Scores(values, loss, tuple(encoded.ids), references, predictions, logits)
+        outputs = [outputs[place] for place in np.argsort(features)]
+        _refuse_broken(outputs, split, encoded)
+        if split not in self._rows:
+            self._rows[split] = self.splits.of(split)[:]
+        observed = Observed(outputs, encoded, self._rows[split], self.tokenizer, self.splits.labels)
+        settled = self.task.calibrate(observed) if split == "validation" else dict(calibration or {})
+        answers = self.task.answers(replace(observed, calibration=settled))
+        values = {metric.name: metric.compute(answers) for metric in self.metrics}
+        found = {metric.name: metric.values(answers) for metric in self.metrics if metric.per_example}
+        examples = {name: np.asarray(each) for name, each in found.items() if each is not None}
+        return Scores(values, loss, tuple(encoded.ids), answers, examples, settled)
 
-    def _forward(self, model: torch.nn.Module, split: str) -> tuple[np.ndarray, np.ndarray, float]:
-        """Return row indices, their logits and the mean loss, gathered over the processes."""
+    def _forward(self, model: torch.nn.Module, split: str) -> tuple[np.ndarray, list[np.ndarray], float]:
+        """Return features' numbers, what was observed of each and the mean loss, gathered over the processes."""
         model.eval()
-        indices: list[np.ndarray] = []
-        logits: list[torch.Tensor] = []
+        features: list[np.ndarray] = []
+        outputs: list[np.ndarray] = []
         totals = torch.zeros(2, dtype=torch.float64)
         every = self.batches.evaluation(split)
         mine = every[self.hardware.rank :: self.hardware.world]
@@ -73,26 +81,25 @@ class Judge:
                     raise Stopped(f"stopped by {self.stop.reason} while {split} was scored")
                 for part, output, sums in self._passes(model, split, rows):
                     totals += sums
-                    indices.append(part)
-                    logits.append(output)
+                    features.append(part)
+                    outputs += output
             for _ in range(idle):  # the others' passes need this process's pieces of the weights
                 list(self._passes(model, split, every[0]))
-        parts = self.hardware.gather((indices, logits, totals))
+        parts = self.hardware.gather((features, outputs, totals))
         rows = np.concatenate([row for part in parts for row in part[0]])
-        values = torch.cat([value for part in parts for value in part[1]]).numpy()
+        values = [value for part in parts for value in part[1]]
         summed = sum((part[2] for part in parts), torch.zeros(2, dtype=torch.float64))
         return rows, values, float(summed[0] / summed[1])
 
     def _passes(
         self, model: torch.nn.Module, split: str, rows: np.ndarray
-    ) -> Iterator[tuple[np.ndarray, torch.Tensor, torch.Tensor]]:
-        """Yield rows, their logits, and the sums of loss and weight; in halves where memory does not hold all."""
+    ) -> Iterator[tuple[np.ndarray, list[np.ndarray], torch.Tensor]]:
+        """Yield features, their outputs, and the sums of loss and weight; in halves where memory does not hold all."""
         try:
             batch = self.hardware.move(self.batches.collate(split, rows))
-            inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-            output = model(**inputs).logits.float()
+            output = self.task.forward(model, batch)
             sums = [float(self.loss(output, batch)), float(self.loss.weight(batch))]
-            done = (rows, output.cpu(), torch.tensor(sums, dtype=torch.float64))
+            done = (rows, self.task.observe(model, batch, output), torch.tensor(sums, dtype=torch.float64))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -111,3 +118,13 @@ class Judge:
         self.hardware.free_cache()
         for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
             yield from self._passes(model, split, half)
+
+
+def _refuse_broken(outputs: Sequence[np.ndarray], split: str, encoded: Any) -> None:
+    bad = [feature for feature, output in enumerate(outputs) if not np.isfinite(output).all()]
+    if bad:
+        rows = sorted({int(encoded.example[feature]) for feature in bad})
+        raise Diverged(
+            f"{split}: the model answers NaN or Inf; the run diverged; lower train.learning_rate",
+            {"split": split, "rows": rows, "ids": [encoded.ids[row] for row in rows]},
+        )

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from transformers import PreTrainedModel
 
-from headswap.architecture import base_prefix, split
+from headswap.architecture import body_prefixes, split
 from headswap.contracts import Body, BodyFiles
 from headswap.errors import WeightsError
 from headswap.ledger import Entry, Part
@@ -37,6 +37,7 @@ class Plan:
         sources: the model's name -> the checkpoint's, for tensors that the file holds one to one.
         converted: values that transformers fused or split, by the model's name.
         new: body tensors that the file lacks and may lack.
+        by_design: why, for those of them that a checkpoint of its kind cannot have; they do not count as uncovered.
         dropped: entries for the checkpoint's tensors that go nowhere.
         notes: remarks by the model's name.
     """
@@ -46,6 +47,7 @@ class Plan:
     new: tuple[str, ...]
     dropped: tuple[Entry, ...]
     notes: dict[str, str]
+    by_design: Mapping[str, str] = field(default_factory=dict)
 
 
 def parts(model: PreTrainedModel) -> dict[str, Part]:
@@ -66,23 +68,25 @@ def plan(model: PreTrainedModel, body: Body, files: BodyFiles, checkpoint: Check
         WeightsError: with all the faults that the checkpoint has, each with the key that would let it pass.
     """
     converted = convert(model, files.folder, checkpoint, names) if names.converted else {}
-    tied, known, prefix = aliases(model), parts(model), base_prefix(model)
-    wanted = [name for name, part in known.items() if part == "body" or name.startswith(prefix)]
+    tied, known, state, prefixes = aliases(model), parts(model), model.state_dict(), tuple(body_prefixes(model))
     sources, notes = {}, {}
-    for name in wanted:
+    for name in known:
         held = [names.one_to_one[each] for each in tied[name] if each in names.one_to_one]
-        if held:
+        fits = held and checkpoint.stored[held[0]].shape == tuple(state[name].shape)
+        if held and (known[name] == "body" or name.startswith(prefixes) or (known[name] == "buffer" and fits)):
             sources[name] = held[0]
             notes[name] = _check_copies(checkpoint, name, held, files)
-    results = {name: converted[each] for name in wanted for each in tied[name] if each in converted}
-    absent = [name for name in wanted if name not in sources and name not in results]
+    results = {name: converted[each] for name in known for each in tied[name] if each in converted}
+    results = {name: value for name, value in results.items() if known[name] != "head"}
+    absent = [name for name in known if known[name] != "head" and name not in sources and name not in results]
+    by_design = _new_by_design(model, absent, names, checkpoint)
+    absent = [name for name in absent if name not in by_design]
     new, missing = _sort_absent(model, absent, known, body.allow_new)
     dropped, unexpected = _sort_left(model, checkpoint, names, body.allow_unexpected)
-    state = model.state_dict()
-    sizes = {name: state[name].numel() for name in wanted if known[name] == "body"}
+    sizes = {name: state[name].numel() for name, part in known.items() if part == "body" and name not in by_design}
     share = sum(sizes.get(name, 0) for name in [*sources, *results]) / sum(sizes.values())
     if share == 0:
-        raise WeightsError(_strange_names(model, checkpoint, files, wanted))
+        raise WeightsError(_strange_names(model, checkpoint, files, sizes))
     faults = [*_misfits(checkpoint, state, sources), *_faults(missing, unexpected, share)]
     if not faults and body.require_coverage < 1.0 and share < body.require_coverage:
         faults = [
@@ -91,16 +95,32 @@ def plan(model: PreTrainedModel, body: Body, files: BodyFiles, checkpoint: Check
         ]
     if faults:
         raise WeightsError(f"{files.folder}: {'; also '.join(faults)}")
-    return Plan(sources, results, tuple(new), tuple(dropped), notes)
+    return Plan(sources, results, (*new, *by_design), tuple(dropped), notes, by_design)
 
 
-def _strange_names(model: PreTrainedModel, checkpoint: Checkpoint, files: BodyFiles, wanted: Sequence[str]) -> str:
-    prefix = base_prefix(model)
+def _new_by_design(
+    model: PreTrainedModel, absent: Iterable[str], names: NameMap, checkpoint: Checkpoint
+) -> dict[str, str]:
+    """Return the absent tensors that a whole checkpoint of its kind lacks, and why.
+
+    Masked language modelling needs no pooler; a checkpoint that holds a part of one is damaged. Marian's positions are
+    a formula, frozen, and never saved.
+    """
+    pooled = any("pooler" in name.split(".") for name in checkpoint.stored)
+    computed = list(model._keys_to_ignore_on_load_missing or ())
+    fixed = {name for name, each in model.named_parameters() if not each.requires_grad and matches(computed, name)}
+    why = {name: "no pooler in the checkpoint" for name in absent if "pooler" in name.split(".") and not pooled}
+    why |= {name: "computed by the architecture" for name in absent if name in fixed}
+    return why | {name: names.added[name] for name in absent if name in names.added}
+
+
+def _strange_names(model: PreTrainedModel, checkpoint: Checkpoint, files: BodyFiles, wanted: Iterable[str]) -> str:
+    prefixes = list(body_prefixes(model))
+    bare = [name.removeprefix(next((each for each in prefixes if name.startswith(each)), "")) for name in wanted]
     return (
         f"{files.folder}: 0 % of the body is in the checkpoint, its names do not fit; found "
-        f"{names_by_prefix(checkpoint.stored)} where {type(model).__name__} has {prefix}* with or without that "
-        f"prefix ({names_by_prefix([name.removeprefix(prefix) for name in wanted])}); rename the tensors, or use "
-        "the checkpoint of this architecture"
+        f"{names_by_prefix(checkpoint.stored)} where {type(model).__name__} has {'*, '.join(prefixes)}* with or "
+        f"without that prefix ({names_by_prefix(bare)}); rename the tensors, or use the checkpoint of this architecture"
     )
 
 
@@ -120,7 +140,13 @@ def _sort_absent(
 ) -> tuple[list[str], list[str]]:
     """Split into the tensors that may be new and those that are missing."""
     computed = list(model._keys_to_ignore_on_load_missing or ())  # read for buffers only: weights are never optional
-    new = [name for name in absent if matches(allow_new, name) or (known[name] == "buffer" and matches(computed, name))]
+    prefixes = tuple(body_prefixes(model))
+    optional = [
+        name
+        for name in absent
+        if known[name] == "buffer" and (matches(computed, name) or not name.startswith(prefixes))
+    ]
+    new = [name for name in absent if matches(allow_new, name) or name in optional]
     return new, [name for name in absent if name not in new]
 
 
@@ -136,6 +162,7 @@ def _sort_left(
             why = why or "allowed by body.allow_unexpected"
         if inside and not why:
             unexpected.append(name)
+        inside = inside or why.endswith("for this task")
         part: Part = "buffer" if "buffer" in why else "body" if inside else "head"
         dropped.append(dropped_entry(checkpoint, name, part, why or "another task's head"))
     return dropped, unexpected

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,7 +61,14 @@ def _table(name: str, rows: Any, reading: Reading) -> Table:
     require(name, reading.columns, list(rows.column_names), "set task.text and task.label to its columns")
     columns = rows.select_columns(list(reading.columns)).with_format(None)[:]
     for column in reading.columns:
-        classes = getattr(rows.features[column], "names", None)
+        feature = rows.features[column]
+        classes = getattr(getattr(feature, "feature", feature), "names", None)  # of a list: its items'
         if classes:
-            columns[column] = [None if value in (None, -1) else classes[value] for value in columns[column]]
+            columns[column] = [_named(value, classes) for value in columns[column]]
     return filled(Table(name, columns))
+
+
+def _named(value: Any, classes: Sequence[str]) -> Any:
+    if isinstance(value, list):
+        return [_named(item, classes) for item in value]
+    return None if value in (None, -1) else classes[value]

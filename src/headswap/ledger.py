@@ -31,6 +31,7 @@ class Entry:
         source: the checkpoint's name for it, None when nothing was read.
         rows: (row of the source, row of the model) pairs of `rows copied`.
         from_file: how many of the elements have the file's value.
+        by_design: new because no checkpoint of its kind has it, as `note` says; the coverage leaves it out.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Entry:
     rows: tuple[tuple[int, int], ...] = ()
     from_file: int = 0
     note: str = ""
+    by_design: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Ledger:
     """All entries of one head swap, the model's in its own order, then the dropped ones.
 
     `copied_labels`, `new_labels` and `retired_labels` say what a head that starts from the source's did with labels.
+    `notes` say what was changed in the architecture for the task.
     """
 
     origin: str
@@ -61,11 +64,13 @@ class Ledger:
     copied_labels: tuple[str, ...] = ()
     new_labels: tuple[str, ...] = ()
     retired_labels: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def coverage(self) -> float:
         """The share of the body's elements whose value came from the checkpoint; 0 for a random start."""
         body = [entry for entry in self.entries if entry.part == "body" and entry.fate != "dropped"]
+        body = [entry for entry in body if not entry.by_design]
         return sum(entry.from_file for entry in body) / max(1, sum(entry.elements for entry in body))
 
     def summary(self) -> dict[str, Any]:
@@ -86,6 +91,7 @@ class Ledger:
             "copied_labels": list(self.copied_labels),
             "new_labels": list(self.new_labels),
             "retired_labels": list(self.retired_labels),
+            "notes": list(self.notes),
         }
 
     def _elements(self, part: Part) -> int:
@@ -104,6 +110,8 @@ class Ledger:
             fates = {"copied": self.copied_labels, "new": self.new_labels, "retired": self.retired_labels}
             told = "; ".join(f"{fate}: {', '.join(names)}" for fate, names in fates.items() if names)
             rows.append(("labels", "", f"{len(self.labels)}", "", told))
+        if self.notes:
+            rows.append(("task", "", "", "", "; ".join(self.notes)))
         return rows
 
     def to_dict(self) -> dict[str, Any]:
@@ -113,7 +121,7 @@ class Ledger:
             entry | {"shape": list(entry["shape"]), "rows": [list(pair) for pair in entry["rows"]]}
             for entry in plain["entries"]
         ]
-        for key in ("labels", "copied_labels", "new_labels", "retired_labels"):
+        for key in ("labels", "copied_labels", "new_labels", "retired_labels", "notes"):
             plain[key] = list(plain[key])
         return plain | {"summary": self.summary()}
 

@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from headswap.answers import Scores
+from headswap.architecture import body_modules
 from headswap.checkpoint import Checkpoints, State, fill_optimizer, load, optimizer_tensors
-from headswap.contracts import LossFunction, Metric, Phase, Scores
+from headswap.contracts import LossFunction, Metric, Phase
 from headswap.errors import RunError, Stopped
 from headswap.hardware import Hardware
 from headswap.schedule import evaluation_steps, parameter_groups, rate_factor, spans, total_steps, trainable
@@ -28,6 +30,7 @@ from headswap.sharding import fill, gathered
 from headswap.spine import TrainConfig
 from headswap.step import train_step
 from headswap.stopping import Stop
+from headswap.table_task import model_inputs
 
 if TYPE_CHECKING:
     from headswap.data import Batches
@@ -59,6 +62,7 @@ class Training:
     Args:
         roles: the model's parameter names -> role names (`body. ...`, `head. ...`).
         score: scores the model on a split.
+        forward: gives the model a batch: Task.forward.
         metric: the metric that selects the best weights; it knows its own direction.
         report: told of every logged step and evaluation.
     """
@@ -74,11 +78,12 @@ class Training:
     seeds: Seeds
     report: Report
     keeper: Keeper = field(default_factory=Keeper)
+    forward: Callable[[Any, Mapping[str, torch.Tensor]], Any] = lambda model, batch: model(**model_inputs(batch))
 
 
 @dataclass
 class Progress:
-    """What changes while training. Seconds and examples count training only, not evaluation."""
+    """What changes while training. Seconds and examples (features: what a batch is of) count training only."""
 
     total: int
     step: int = 0
@@ -131,7 +136,7 @@ def train_phase(
 ) -> None:
     """Train one phase from where `progress` stands: its weights move, its schedule and its optimizer are its own."""
     (phase, first, last), (progress, marks) = span, going
-    weights = {training.roles[name]: weight for name, weight in model.named_parameters()}
+    weights = {training.roles[name]: weight for name, weight in model.named_parameters() if name in training.roles}
     factors = trainable(phase, list(weights))
     for role, weight in weights.items():
         weight.requires_grad_(role in factors)
@@ -269,8 +274,9 @@ def _train_mode(prepared: torch.nn.Module, model: Any, body_moves: bool) -> None
     """Training mode; a body that is frozen as a whole stays in evaluation mode, without dropout."""
     if not prepared.training or not model.training:
         prepared.train()
-    if not body_moves and model.base_model.training:
-        model.base_model.eval()
+    for module in body_modules(model) if not body_moves else ():
+        if module.training:
+            module.eval()
 
 
 def _names(model: torch.nn.Module) -> dict[torch.Tensor, str]:

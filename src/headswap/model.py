@@ -23,7 +23,21 @@ from headswap.errors import RunError, WeightsError
 from headswap.gates import Plan, dropped_entry, parts, plan
 from headswap.ledger import Entry, Ledger, tensor_sha256
 from headswap.seeds import Seeds
-from headswap.weights import Checkpoint, NameMap, is_finite, map_names, open_checkpoint, prove_saved, same_bits
+from headswap.taskconfig import SpecialTokens, fit_vocabulary, require_causal, serve, set_generation
+from headswap.warm_start import map_twice
+from headswap.weights import (
+    Checkpoint,
+    NameMap,
+    aliases,
+    has_own_output,
+    is_finite,
+    map_names,
+    open_checkpoint,
+    prove_saved,
+    same_bits,
+)
+
+NO_TOKENS = SpecialTokens()
 
 
 @torch.no_grad()
@@ -33,16 +47,13 @@ def join(
     labels: Labels,
     seeds: Seeds,
     auto_class: str,
-    *,
-    pad_token_id: int | None = None,
-    vocabulary_size: int | None = None,
+    tokens: SpecialTokens = NO_TOKENS,
 ) -> tuple[PreTrainedModel, Ledger]:
     """Build the model that a run trains: the body's weights, a head for `labels`, all in float32, in training mode.
 
     Args:
         auto_class: the transformers class of the task, such as AutoModelForSequenceClassification.
-        pad_token_id: the tokenizer's; decoders find the last word of a padded input by it.
-        vocabulary_size: len(tokenizer); more than the embeddings have rows is refused, or rows are added.
+        tokens: what the config must know of the tokenizer.
 
     Returns:
         The model, and the ledger of what became of every tensor. The global random state is left as it was.
@@ -52,42 +63,53 @@ def join(
         WeightsError: the checkpoint does not fit in a way that no key allows, or holds NaN or infinite weights.
     """
     files = body.locate()
-    config, source_labels = bodyconfig.make_config(body, files, labels, pad_token_id)
-    kind = bodyconfig.model_class(config, auto_class, files)
+    config, source_labels = bodyconfig.make_config(body, files, labels, tokens.pad)
+    served = serve(config, auto_class, body, files, tokens)
     with architecture.aside(), open_checkpoint(files.weights) as checkpoint:
-        blank = architecture.build(kind, config, 0, blank=True)
-        names = map_names(blank, checkpoint)
+        blank = architecture.build(served.kind, served.config, 0, blank=True)
+        names = (map_twice if served.warm else map_names)(blank, checkpoint)
+        own_output = has_own_output(blank, checkpoint, names)
+        if own_output:
+            architecture.untie(blank)
         nothing = Plan({}, {}, tuple(parts(blank)), (), {})
         todo = nothing if body.init == "random" else plan(blank, body, files, checkpoint, names)
-        swap = _Swap(body, files, checkpoint, names, todo)
-        model = _start(blank, config, todo, seeds.stream("body"))
-        _fit_vocabulary(model, body, seeds, files, vocabulary_size)
+        swap = _Swap(body, files, checkpoint, names, todo, served.notes)
+        model = _start(blank, served.config, todo, seeds.stream("body"))
+        fit_vocabulary(model, body, seeds, files, tokens)
+        if own_output:
+            architecture.untie(model)
         architecture.draw_head(model, seeds)
         _copy_body(model, checkpoint, todo)
-        placed = _place_head(model, head, swap, SourceHead(_source_head(model, swap), source_labels), labels)
+        placed = _place_head(model, head, swap, source_labels, labels)
         ledger = _ledger(model, swap, placed, labels)
+        require_causal(model, auto_class)
+        set_generation(model, served, files)
     return model.train(), ledger
 
 
 def role_names(model: PreTrainedModel) -> dict[str, str]:
-    """Return `body.<name inside the base model>` or `head.<name>` for each parameter, in the model's order."""
+    """Return `body.<name inside the base model>` or `head.<name>` for each parameter, in the model's order.
+
+    What the architecture itself freezes (Marian's computed positions) has no role: no strategy may move it.
+    """
     body, _ = architecture.split(model)
-    prefix = architecture.base_prefix(model)
-    return {
-        name: f"body.{name.removeprefix(prefix)}" if name in body else f"head.{name}"
-        for name, _ in model.named_parameters()
-    }
+    prefixes = architecture.body_prefixes(model)
+    roles = {}
+    for name in (name for name, weight in model.named_parameters() if weight.requires_grad):
+        prefix = next((each for each in prefixes if name.startswith(each)), "")
+        roles[name] = f"body.{prefixes.get(prefix, '')}{name.removeprefix(prefix)}" if name in body else f"head.{name}"
+    return roles
 
 
 def describe(body: Body, labels: Labels, auto_class: str) -> dict[str, Any]:
     """Count the parameters of body and head from the config alone; no weights are read or downloaded."""
     files = body.locate(weights=False)
     config, _ = bodyconfig.make_config(body, files, labels)
-    kind = bodyconfig.model_class(config, auto_class, files)
+    served = serve(config, auto_class, body, files, NO_TOKENS)
     with torch.device("meta"):
-        model = architecture.build(kind, config, 0)
+        model = architecture.build(served.kind, served.config, 0)
     counts = [sum(each.numel() for each in group.values()) for group in architecture.split(model)]
-    return {"architecture": kind.__name__, "model_type": config.model_type, "body": counts[0], "head": counts[1]}
+    return {"architecture": served.kind.__name__, "model_type": config.model_type, "body": counts[0], "head": counts[1]}
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, card: str) -> None:
@@ -122,6 +144,7 @@ class _Swap:
     checkpoint: Checkpoint
     names: NameMap
     todo: Plan
+    notes: tuple[str, ...] = ()
 
 
 def _start(blank: PreTrainedModel, config: PreTrainedConfig, todo: Plan, seed: int) -> PreTrainedModel:
@@ -135,26 +158,6 @@ def _start(blank: PreTrainedModel, config: PreTrainedConfig, todo: Plan, seed: i
     return blank
 
 
-def _fit_vocabulary(
-    model: PreTrainedModel, body: Body, seeds: Seeds, files: BodyFiles, vocabulary_size: int | None
-) -> None:
-    """Refuse a tokenizer that knows more tokens than the embeddings have rows, or add the rows when asked."""
-    try:
-        embeddings: Any = model.get_input_embeddings()
-    except NotImplementedError:
-        return  # embeddings without rows for tokens: canine hashes characters
-    rows = int(embeddings.weight.shape[0])
-    if vocabulary_size is None or vocabulary_size <= rows:
-        return
-    if not body.resize_embeddings:
-        raise WeightsError(
-            f"{files.folder}: the tokenizer has more tokens than the embeddings have rows; found {vocabulary_size} "
-            f"tokens and {rows} rows; use the body's own tokenizer, or body.resize_embeddings=true"
-        )
-    with architecture.quiet(), architecture.dice(seeds.stream("body", "rows")):
-        model.resize_token_embeddings(vocabulary_size, mean_resizing=False)
-
-
 def _copy_body(model: PreTrainedModel, checkpoint: Checkpoint, todo: Plan) -> None:
     state = model.state_dict()
     for name, value in todo.converted.items():
@@ -164,27 +167,31 @@ def _copy_body(model: PreTrainedModel, checkpoint: Checkpoint, todo: Plan) -> No
         (target if value.dim() == 0 else target[: value.shape[0]]).copy_(value)
 
 
-def _source_head(model: PreTrainedModel, swap: _Swap) -> dict[str, torch.Tensor]:
-    _, head = architecture.split(model)
-    return {
-        name: swap.checkpoint.read(swap.names.one_to_one[name]).to(torch.float32)
-        for name in head
-        if name in swap.names.one_to_one
+def _head_sources(model: PreTrainedModel, names: NameMap) -> dict[str, str]:
+    """Return the checkpoint's name for each head tensor that it has, under whichever of its names."""
+    tied = aliases(model)
+    held = {
+        name: [names.one_to_one[each] for each in tied[name] if each in names.one_to_one]
+        for name in architecture.split(model)[1]
     }
+    return {name: sources[0] for name, sources in held.items() if sources}
 
 
 @dataclass(frozen=True)
 class _Placed:
     """What the head plug did, and what it worked from."""
 
-    drawn: Mapping[str, torch.Tensor]
+    names: Mapping[str, str]
     source: SourceHead
     told: Mapping[str, HeadTensor]
 
 
-def _place_head(model: PreTrainedModel, head: Head, swap: _Swap, source: SourceHead, labels: Labels) -> _Placed:
+def _place_head(model: PreTrainedModel, head: Head, swap: _Swap, known: tuple[str, ...], labels: Labels) -> _Placed:
     """Let the plug place the head, and hold it to its word: a value it did not tell of must not have moved."""
     _, tensors = architecture.split(model)
+    names = _head_sources(model, swap.names)
+    held = {name: swap.checkpoint.read(stored).to(torch.float32) for name, stored in names.items()}
+    source = SourceHead(held, known, swap.body.init)
     drawn = {name: tensor.detach().clone() for name, tensor in tensors.items()}
     told = {each.name: each for each in head.place(model, {n: t.detach() for n, t in tensors.items()}, source, labels)}
     for name, tensor in tensors.items():
@@ -199,7 +206,7 @@ def _place_head(model: PreTrainedModel, head: Head, swap: _Swap, source: SourceH
                 f"head: {type(head).__name__} did not do what it told; found other values in {name} ({each.fate}); "
                 "correct its place()"
             )
-    return _Placed(drawn, source, told)
+    return _Placed(names, source, told)
 
 
 def _ledger(model: PreTrainedModel, swap: _Swap, placed: _Placed, labels: Labels) -> Ledger:
@@ -224,6 +231,7 @@ def _ledger(model: PreTrainedModel, swap: _Swap, placed: _Placed, labels: Labels
         tuple(entries),
         labels.names,
         *_label_fates(placed, labels),
+        notes=swap.notes,
     )
 
 
@@ -231,7 +239,7 @@ def _entry(tensor: torch.Tensor, name: str, part: Any, swap: _Swap, placed: _Pla
     shape, elements, sha256 = tuple(tensor.shape), tensor.numel(), tensor_sha256(tensor)
     if part == "head":
         told = placed.told.get(name, HeadTensor(name, "new"))
-        source = swap.names.one_to_one.get(name) if told.fate != "new" else None
+        source = placed.names.get(name) if told.fate != "new" else None
         copied = elements if told.fate == "kept" else len(told.rows) * (elements // max(1, tensor.shape[0]))
         dtype = swap.checkpoint.stored[source].dtype if source else None
         return Entry(name, part, told.fate, shape, elements, dtype, sha256, source, told.rows, copied)
@@ -242,7 +250,8 @@ def _entry(tensor: torch.Tensor, name: str, part: Any, swap: _Swap, placed: _Pla
         return Entry(name, part, "kept", shape, elements, None, sha256, None, (), elements, note)
     source = swap.todo.sources.get(name)
     if source is None:
-        return Entry(name, part, "new", shape, elements, sha256=sha256)
+        why = swap.todo.by_design.get(name, "")
+        return Entry(name, part, "new", shape, elements, sha256=sha256, note=why, by_design=bool(why))
     stored = swap.checkpoint.stored[source]
     held = tensor if tensor.dim() == 0 else tensor[: stored.shape[0]]
     if not same_bits(held, swap.checkpoint.read(source)):
@@ -268,7 +277,7 @@ def _dropped_heads(swap: _Swap, placed: _Placed) -> tuple[Entry, ...]:
     used = {name for name, told in placed.told.items() if told.fate != "new"}
     idle = [name for name in placed.source.tensors if name not in used] if swap.body.init != "random" else []
     note = "the head starts anew"
-    return tuple(dropped_entry(swap.checkpoint, swap.names.one_to_one[name], "head", note) for name in idle)
+    return tuple(dropped_entry(swap.checkpoint, placed.names[name], "head", note) for name in idle)
 
 
 def _label_fates(placed: _Placed, labels: Labels) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:

@@ -12,17 +12,19 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from headswap import config as configuration
+from headswap.answers import Scores
 from headswap.checkpoint import Checkpoints
 from headswap.config import Plugs
-from headswap.contracts import DataRequest, Scores, Splits
-from headswap.data import Batches, make_batches, pad_token_id
+from headswap.contracts import DataRequest, Splits
+from headswap.data import Batches, make_batches, sample_texts
+from headswap.encoded import pad_token_id
 from headswap.errors import ConfigError, Diverged, RunError
 from headswap.evaluate import Judge
 from headswap.hardware import Hardware, start
 from headswap.ledger import Ledger
 from headswap.loop import Keeper, Report, Training, fit
 from headswap.model import join, role_names, save
-from headswap.modelcard import card
+from headswap.modelcard import Facts, card
 from headswap.provenance import provenance
 from headswap.records import Onlooker, RunFolder, write_json
 from headswap.resume import continued, micro_batch_of, state_facts
@@ -32,6 +34,7 @@ from headswap.shield import say, shielded
 from headswap.spine import Config, batch_faults
 from headswap.stopping import Stop
 from headswap.summary import PREDICTIONS, hashes, rows_of, summary, write_predictions
+from headswap.taskconfig import SpecialTokens
 
 
 def run(config: Config, folder: RunFolder, report: Report, stop: Stop | None = None) -> dict[str, Any]:
@@ -56,6 +59,7 @@ def run(config: Config, folder: RunFolder, report: Report, stop: Stop | None = N
 
     splits = plugs.task.load(data_request(config), seeds)
     tokenizer = plugs.body.tokenizer()
+    plugs.body.check_texts(tokenizer, sample_texts(splits, plugs.task.inputs))
     batches = make_batches(splits, plugs.task, tokenizer, config, seeds)
     folder.note(data={**data_facts(splits), "notes": dict(splits.notes), "encoding": batches.notes})
     clock.lap("data")
@@ -75,14 +79,14 @@ def run(config: Config, folder: RunFolder, report: Report, stop: Stop | None = N
     loss = plugs.task.loss(splits)
     train = micro_batch_of(folder, config.train, hardware)
     judge = Judge(
-        batches, plugs.task, loss, plugs.metrics, splits.labels.count, hardware, stop, config.train.find_batch_size
+        splits, batches, plugs.task, loss, plugs.metrics, tokenizer, hardware, stop, config.train.find_batch_size
     )
     states = None if hardware.by_deepspeed else checkpoints  # its optimizer's state cannot be had whole
     keeper = Keeper(states, stop, state_facts(splits, hardware), _settled(folder), resume)
     roles = role_names(model)
     training = Training(
         plugs.strategy.phases(list(roles.values())), roles, batches, loss, judge.score, plugs.metrics[0], hardware,
-        train, seeds, _both(folder, report), keeper,
+        train, seeds, _both(folder, report), keeper, plugs.task.forward,
     )  # fmt: skip
     plain = copy.deepcopy(model) if hardware.in_pieces and hardware.first else model
     with _told(folder, splits, hardware):
@@ -97,7 +101,8 @@ def run(config: Config, folder: RunFolder, report: Report, stop: Stop | None = N
     if hardware.first:
         write_predictions(folder / PREDICTIONS, scores)
         if config.output.keep_model:
-            save(plain, tokenizer, folder / "model", card(config, ledger, scores["test"], rows_of(splits)["rows"]))
+            about = Facts(config, plugs, splits, batches.notes, ledger, scores)
+            save(plain, tokenizer, folder / "model", card(about))
         clock.lap("save")
         result["sha256"] = hashes(folder)
         result["saved"] = {"checkpoints": checkpoints.count, "seconds": round(checkpoints.seconds, 3)}
@@ -122,8 +127,7 @@ def _swapped(
         splits.labels,
         seeds,
         plugs.task.auto_class,
-        pad_token_id=pad_token_id(tokenizer),
-        vocabulary_size=len(tokenizer),
+        SpecialTokens.of(tokenizer, pad_token_id(tokenizer)),
     )
     check_positions(model, tokenizer, batches)
     if config.train.gradient_checkpointing:
@@ -143,9 +147,10 @@ def _scored(model: Any, judge: Judge, hardware: Hardware) -> dict[str, Scores]:
     if hardware.by_deepspeed:  # in bf16 it trains bf16 weights: what is scored and saved is exactly these
         model.float()
     placed = hardware.place(model)
-    scores = {split: judge.score(placed, split) for split in ("validation", "test")}
+    validation = judge.score(placed, "validation")
+    test = judge.score(placed, "test", validation.calibration)
     hardware.plain(placed)
-    return scores
+    return {"validation": validation, "test": test}
 
 
 def _whole(plain: Any, model: Any, hardware: Hardware) -> Any:

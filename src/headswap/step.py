@@ -84,9 +84,9 @@ def _backward(
     model: torch.nn.Module, rows: np.ndarray, step: int, training: Training, progress: Progress
 ) -> torch.Tensor:
     """Add the step's gradient to that in the weights; return its loss."""
-    hardware = training.hardware
+    hardware, epoch = training.hardware, step // training.batches.steps_per_epoch
     window = [
-        (hardware.move(training.batches.collate("train", part)), counts)
+        (hardware.move(training.batches.collate("train", part, epoch)), counts)
         for part, counts in micro_batches(rows, training, micro_batch_size(training, progress))
     ]
     nothing = torch.zeros((), device=hardware.device)
@@ -96,8 +96,7 @@ def _backward(
     for micro, (batch, counts) in enumerate(window):
         torch.manual_seed(training.seeds.stream("dropout", step, micro, hardware.rank))
         with hardware.last_micro_step(model, micro == len(window) - 1):
-            inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-            summed = training.loss(model(**inputs).logits, batch) * float(counts)
+            summed = training.loss(training.forward(model, batch), batch) * float(counts)
             hardware.backward(summed * (hardware.world / weight))
             total = total + summed.detach()  # in the loss's own precision
     return hardware.sum(total) / weight
@@ -129,7 +128,9 @@ def _refuse_divergence(
     too_small = scale is not None and scale["scale"] < LEAST_SCALE
     if math.isfinite(loss) and (math.isfinite(norm) or scale is not None) and not too_small:
         return
-    ids = [training.batches.of("train").ids[row] for row in rows]
+    encoded = training.batches.of("train")
+    examples = encoded.example[rows]
+    ids = [encoded.ids[example] for example in examples]
     optimizer.zero_grad()
     _backward(model, rows, step, training, progress)  # again: clipping has spread one NaN over all gradients
     broken = [
@@ -141,7 +142,7 @@ def _refuse_divergence(
         "gradient_norm": str(norm),
         "loss_scale": scale and scale["scale"],
         "learning_rate": optimizer.param_groups[0]["lr"],
-        "rows": [int(row) for row in rows],
+        "rows": [int(example) for example in examples],
         "ids": ids,
         "weights_with_broken_gradients": broken,
     }

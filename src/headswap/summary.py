@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 
-from headswap.contracts import Metric, Scores, Splits
+from headswap.answers import Answers, Scores
+from headswap.contracts import Metric, Splits
 from headswap.durable import read_manifest, replace_file
 from headswap.hardware import Hardware
 from headswap.hashes import file_sha256
@@ -41,7 +43,9 @@ def summary(
         "labels": list(splits.labels.names),
         **rows_of(splits),
         "parameters": {"trainable": progress.trainable, **parameter_counts(counts)},
-        "collapsed": bool(splits.labels.problem != "regression" and len(set(test.predictions.tolist())) == 1),
+        "problem": splits.labels.problem,
+        "collapsed": collapsed(test.answers),
+        "calibration": dict(test.calibration),
         **{key: hardware.describe()[key] for key in ("device", "processes", "threads", "precision")},
     }
 
@@ -56,23 +60,44 @@ def parameter_counts(counts: Mapping[str, Any]) -> dict[str, int]:
     return {part: int(counts["elements"].get(part, 0)) for part in ("body", "head")}
 
 
+def collapsed(answers: Answers) -> bool:
+    """Say whether a model that labels gives everything the same label."""
+    if answers.labels.problem in ("single_label_classification", "multiple_choice"):
+        return len(set(answers.predictions.tolist())) == 1
+    if answers.labels.problem == "token_classification":
+        return len({int(tag) for tags in answers.predictions for tag in tags}) == 1
+    if answers.labels.problem == "multi_label_classification":
+        return len({tuple(row) for row in answers.predictions.tolist()}) == 1
+    if answers.labels.problem in ("sequence_to_sequence", "question_answering"):
+        return len(answers.predictions) > 1 and len(set(answers.predictions)) == 1
+    return False
+
+
 def write_predictions(path: Path, scores: Mapping[str, Scores]) -> None:
-    """Write every scored example: split, id, label, prediction, logits. Paired statistics need it."""
+    """Write every scored example: split, id, label, prediction, logits, metrics that are means. Statistics need it."""
     tables = [
         pyarrow.table(
             {
                 "split": [split] * len(found.ids),
                 "id": list(found.ids),
-                "label": found.references,
-                "prediction": found.predictions,
-                "logits": list(found.logits),
+                "label": _plain(found.answers.references),
+                "prediction": _plain(found.answers.predictions),
+                "logits": [output.ravel() for output in found.answers.outputs] or [None] * len(found.ids),
+                **{f"value_{name}": values for name, values in found.examples.items()},
             }
         )
         for split, found in scores.items()
     ]
     content = pyarrow.BufferOutputStream()
-    pyarrow.parquet.write_table(pyarrow.concat_tables(tables), content)
+    pyarrow.parquet.write_table(pyarrow.concat_tables(tables, promote_options="permissive"), content)
     replace_file(path, content.getvalue().to_pybytes())
+
+
+def _plain(items: Any) -> Any:
+    """Return one item an example as Arrow takes them."""
+    if isinstance(items, np.ndarray):
+        return items if items.ndim == 1 else items.tolist()
+    return [item.tolist() if isinstance(item, np.ndarray) else item for item in items]
 
 
 def hashes(folder: RunFolder) -> dict[str, str]:

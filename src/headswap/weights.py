@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from safetensors import SafetensorError, safe_open
 
-from headswap.architecture import base_prefix, quiet
+from headswap.architecture import body_modules, body_prefixes, quiet
 from headswap.bodyfiles import one_line
 from headswap.errors import WeightsError
 
@@ -98,11 +98,13 @@ class NameMap:
         one_to_one: the model's name -> the checkpoint's.
         converted: checkpoint names that transformers fuses or splits on the way into the model.
         left: checkpoint names without a place -> the name that the model's rules make of them.
+        added: the model's names that no checkpoint of this kind has -> what they are.
     """
 
     one_to_one: dict[str, str]
     converted: tuple[str, ...]
     left: dict[str, str]
+    added: Mapping[str, str] = field(default_factory=dict)
 
 
 def map_names(model: PreTrainedModel, checkpoint: Checkpoint) -> NameMap:
@@ -117,13 +119,16 @@ def map_names(model: PreTrainedModel, checkpoint: Checkpoint) -> NameMap:
     transforms = get_model_conversion_mapping(model)
     renamings = [each for each in transforms if isinstance(each, WeightRenaming)]
     converters = [each for each in transforms if isinstance(each, WeightConverter)]
-    state, prefix = model.state_dict(), model.base_model_prefix
+    state, prefix, others = model.state_dict(), model.base_model_prefix, _sister_prefixes(model)
     one_to_one: dict[str, str] = {}
     converted, left = [], {}
     for name in sorted(checkpoint.stored):
         target, pattern = rename_source_key(name, renamings, converters, prefix, state)
         if target not in state and name in state:  # as transformers does: a renaming too many
             target, pattern = name, None
+        if target not in state:
+            bodies = [f"{prefix}.{target.removeprefix(f'{each}.')}" for each in others if target.startswith(f"{each}.")]
+            target = next((each for each in bodies if each in state), target)
         if target not in state:
             left[name] = target
         elif pattern is not None:
@@ -138,24 +143,57 @@ def map_names(model: PreTrainedModel, checkpoint: Checkpoint) -> NameMap:
     return NameMap(one_to_one, tuple(converted), left)
 
 
+def _sister_prefixes(model: PreTrainedModel) -> set[str]:
+    """Return what sister classes call the same body.
+
+    LlamaForQuestionAnswering says `transformer` where all others say `model`: plain transformers finds nothing of a
+    language model's body for it, and draws all at random.
+    """
+    from transformers import AutoModel, AutoModelForQuestionAnswering
+
+    mappings: list[Any] = [AutoModel._model_mapping, AutoModelForQuestionAnswering._model_mapping]
+    kinds = [mapping[type(model.config)] for mapping in mappings if type(model.config) in mapping]
+    names = {each.base_model_prefix for kind in kinds for each in (kind if isinstance(kind, tuple) else (kind,))}
+    return names - {model.base_model_prefix, ""}
+
+
 def belongs_to_body(model: PreTrainedModel, name: str, target: str) -> bool:
     """Say whether a checkpoint name without a place reads as the body's rather than as another task's head."""
-    prefix = base_prefix(model)
-    inner = {child.split(".")[0] for child in model.base_model.state_dict()}
-    return any(each.startswith(prefix) or each.split(".")[0] in inner for each in (name, target))
+    from transformers import PreTrainedModel
+
+    bases = [each for each in body_modules(model) if isinstance(each, PreTrainedModel)]
+    inner = {child.split(".")[0] for base in bases for child in base.state_dict()}
+    prefixes = (*body_prefixes(model), *(f"{each.base_model_prefix}." for each in (model, *bases)))
+    return any(each.startswith(prefixes) or each.split(".")[0] in inner for each in (name, target))
 
 
 def ignored_by_design(model: PreTrainedModel, name: str, target: str) -> str:
     """Return why a tensor without a place is harmless, or an empty string."""
     buffers = {buffer for buffer, _ in model.named_buffers()}
-    if {name, target, base_prefix(model) + name} & buffers or _matches(OLD_BUFFERS, name):
+    prefixes = tuple(body_prefixes(model))
+    if {name, target, *(prefix + name for prefix in prefixes)} & buffers or _matches(OLD_BUFFERS, name):
         return "a buffer that the model computes"
-    if _matches(model._keys_to_ignore_on_load_unexpected or (), target):
-        return "the architecture ignores it"
-    inner = target.removeprefix(base_prefix(model)).split(".")[0]
-    if inner == "pooler" and getattr(model.base_model, "pooler", model) is None:
+    first = target.removeprefix(f"{model.base_model_prefix}.").split(".")[0]
+    bodies = body_modules(model)
+    if first == "pooler" and any(getattr(each, "pooler", model) is None for each in bodies):
         return "the architecture has no pooler for this task"
-    return ""
+    if first == "decoder" and len(bodies) == 1 and hasattr(bodies[0], "encoder") and not hasattr(bodies[0], "decoder"):
+        return "the architecture has no decoder for this task"
+    ignored = _matches(model._keys_to_ignore_on_load_unexpected or (), target)
+    return "the architecture ignores it" if ignored else ""
+
+
+def has_own_output(model: Any, checkpoint: Checkpoint, names: NameMap) -> bool:
+    """Say whether the file's output embeddings are not those that the architecture's config insists on (T5)."""
+    forced = getattr(type(model.config)(tie_word_embeddings=False), "tie_word_embeddings", False)
+    output = model.get_output_embeddings() if forced else None
+    if output is None:
+        return False
+    own = next(f"{name}.weight" for name, module in model.named_modules() if module is output)
+    others = [name for name in aliases(model)[own] if name != own and name in names.one_to_one]
+    if own not in names.one_to_one or not others:
+        return False
+    return not same_bits(*(checkpoint.read(names.one_to_one[name]) for name in (own, others[0])))
 
 
 def aliases(model: PreTrainedModel) -> dict[str, list[str]]:

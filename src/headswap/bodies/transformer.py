@@ -9,11 +9,12 @@ import functools
 import hashlib
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headswap import bodyfiles
+from headswap import bodyfiles, tokenizer_check
 from headswap.bodyfiles import INDEX, WEIGHTS, one_line, weight_files
 from headswap.contracts import BodyFiles
 from headswap.durable import check_sealed
@@ -47,7 +48,7 @@ class TransformerBody:
         resize_embeddings: add rows when the tokenizer knows more tokens than the embeddings have rows.
         config_overrides: architecture settings such as `hidden_dropout_prob`.
         check_tokenizer: compare transformers' tokenizer with tokenizer.json itself (transformers 5 has read some
-            wrongly without an error).
+            wrongly without an error), and refuse one to which most of the run's texts are unknown.
         trust_remote_code: run the Python code that lies in the checkpoint (`auto_map`), with all your rights. A hub id
             then needs a commit as `revision`: code that can be changed from afar is trusted by nobody.
     """
@@ -130,7 +131,7 @@ class TransformerBody:
         return [_notice(files.origin, files.code)] if files and files.code else []
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """Load the tokenizer that lies with the body, checked against its own tokenizer.json."""
+        """Load the tokenizer that lies with the body: checked against tokenizer.json, with all that the body needs."""
         from transformers import AutoTokenizer
 
         folder = self.locate(weights=False).folder
@@ -140,12 +141,18 @@ class TransformerBody:
             )
         except (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError) as fault:
             raise WeightsError(
-                f"{folder}: the tokenizer does not load; found {one_line(fault)}; "
-                "put the tokenizer's files (tokenizer.json, tokenizer_config.json) beside config.json"
+                f"{folder}: the tokenizer does not load; found {one_line(fault)}; {tokenizer_check.remedy(folder)}"
             ) from fault
         if self.check_tokenizer:
-            bodyfiles.check_tokenizer(folder, tokenizer)
+            tokenizer_check.check_files(folder, tokenizer)
+            tokenizer_check.check_probes(folder, tokenizer)
+        tokenizer_check.complete(folder, tokenizer)
         return tokenizer
+
+    def check_texts(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str] | Sequence[tuple[str, str]]) -> None:
+        """Refuse a tokenizer that cuts texts of the run otherwise than its file says, or knows few of their tokens."""
+        if self.check_tokenizer:
+            tokenizer_check.check_texts(self.locate(weights=False).folder, tokenizer, texts)
 
     def _find(self, weights: bool) -> tuple[Path, str]:
         for mirror in self.mirrors:

@@ -31,10 +31,16 @@ class ByLabel:
         """Copy rows and whole tensors.
 
         Raises:
-            WeightsError: no head or no label names in the checkpoint, no label in common, or a head of another build.
+            WeightsError: a task without labels, no head or no label names in the checkpoint, no label in common, or a
+                head of another build.
         """
+        if not labels.names:
+            raise WeightsError(
+                f"head=by_label: the outputs of this task are no labels; found {labels.problem}; use head=if_present, "
+                "head=keep or head=fresh"
+            )
         pairs = self._pairs(source.labels, labels.names)
-        output = _output_tensors(model, head, labels.count)
+        output = output_tensors(model, head, labels.count)
         missing = [name for name in output if name not in source.tensors]
         if missing:
             raise WeightsError(
@@ -95,7 +101,7 @@ def _row_of(name: str, old: list[str], new: tuple[str, ...]) -> int | None:
     return alike[0] if len(alike) == 1 else None
 
 
-def _output_tensors(model: PreTrainedModel, head: Mapping[str, torch.Tensor], label_count: int) -> set[str]:
+def output_tensors(model: PreTrainedModel, head: Mapping[str, torch.Tensor], label_count: int) -> set[str]:
     """Return the head tensors whose first dimension is the labels'.
 
     A hidden size may equal the label count by accident, so the same class is built once more, without memory, for one

@@ -32,7 +32,7 @@ class Keep:
                 f"head=keep: the checkpoint lacks the head of {type(model).__name__}; found no "
                 f"{', '.join(missing[:3])}; use head=fresh"
             )
-        if tuple(source.labels) != labels.names:
+        if labels.names and tuple(source.labels) != labels.names:
             raise WeightsError(
                 f"head=keep: the checkpoint's labels are not the task's; found {list(source.labels) or 'no names'} "
                 f"there and {list(labels.names)} here; use head=by_label to keep those that share a name, or head=fresh"

@@ -1,1 +1,1 @@
-"""Metric plugs, each an evaluate module that works offline."""
+"""Metric plugs, each an evaluate module that works offline; one file a kind of problem."""

@@ -1,67 +1,65 @@
-"""Metrics of single-label classification. Each plug is light; its evaluate module (modules.py) loads when asked for."""
+"""Metrics of one label an example: accuracy, macro F1, Matthews correlation."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from headswap.answers import Answers, Problem
+from headswap.metrics.offline import Offline
 
 if TYPE_CHECKING:
-    import evaluate
     import numpy as np
 
+_SINGLE_LABEL: tuple[Problem, ...] = ("single_label_classification",)
+
 
 @dataclass(frozen=True)
-class Accuracy:
-    """Share of examples whose predicted label is right (scikit-learn's accuracy_score)."""
+class Accuracy(Offline):
+    """Share of examples whose predicted label or choice is right."""
 
     name: ClassVar[str] = "accuracy"
-    greater_is_better: ClassVar[bool] = True
+    problems: ClassVar[tuple[Problem, ...]] = (*_SINGLE_LABEL, "multiple_choice")
+    form: ClassVar[str] = "labels"
+    library: ClassVar[str] = "scikit-learn accuracy_score"
     per_example: ClassVar[bool] = True
 
-    def module(self) -> evaluate.EvaluationModule:
-        from headswap.metrics.modules import AccuracyModule
+    def each(self, predictions: Any, references: Any) -> np.ndarray:
+        import numpy as np
 
-        return AccuracyModule(keep_in_memory=True)
-
-    def compute(self, predictions: np.ndarray, references: np.ndarray, label_count: int) -> float:
-        return _value(self.module().compute(predictions=predictions, references=references), self.name)
+        return (np.asarray(predictions) == np.asarray(references)).astype(np.float64)
 
 
 @dataclass(frozen=True)
-class MacroF1:
+class MacroF1(Offline):
     """Unweighted mean over all the task's labels of each label's F1; a label never predicted nor present counts 0."""
 
     name: ClassVar[str] = "macro_f1"
-    greater_is_better: ClassVar[bool] = True
-    per_example: ClassVar[bool] = False
+    problems: ClassVar[tuple[Problem, ...]] = _SINGLE_LABEL
+    form: ClassVar[str] = "labels"
+    library: ClassVar[str] = "scikit-learn f1_score(average='macro', zero_division=0)"
 
-    def module(self) -> evaluate.EvaluationModule:
-        from headswap.metrics.modules import MacroF1Module
+    def given(self, answers: Answers) -> dict[str, Any]:
+        return {**super().given(answers), "labels": list(range(answers.labels.count))}
 
-        return MacroF1Module(keep_in_memory=True)
+    def score(self, predictions: Any, references: Any, labels: Any = None) -> float:
+        from sklearn.metrics import f1_score
 
-    def compute(self, predictions: np.ndarray, references: np.ndarray, label_count: int) -> float:
-        given = {"predictions": predictions, "references": references, "labels": list(range(label_count))}
-        return _value(self.module().compute(**given), self.name)
+        return float(f1_score(references, predictions, labels=labels, average="macro", zero_division=0))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
-class Matthews:
-    """Matthews correlation coefficient, multi-class form (scikit-learn's matthews_corrcoef)."""
+class Matthews(Offline):
+    """Matthews correlation coefficient, multi-class form: 0 is chance, 1 is perfect."""
 
     name: ClassVar[str] = "matthews"
-    greater_is_better: ClassVar[bool] = True
-    per_example: ClassVar[bool] = False
+    problems: ClassVar[tuple[Problem, ...]] = _SINGLE_LABEL
+    form: ClassVar[str] = "labels"
+    library: ClassVar[str] = "scikit-learn matthews_corrcoef"
 
-    def module(self) -> evaluate.EvaluationModule:
-        from headswap.metrics.modules import MatthewsModule
+    def score(self, predictions: Any, references: Any) -> float:
+        from sklearn.metrics import matthews_corrcoef
 
-        return MatthewsModule(keep_in_memory=True)
-
-    def compute(self, predictions: np.ndarray, references: np.ndarray, label_count: int) -> float:
-        return _value(self.module().compute(predictions=predictions, references=references), self.name)
-
-
-def _value(result: dict | None, name: str) -> float:
-    assert result is not None  # evaluate answers None only on a second process of its own distributed mode
-    return float(result[name])
+        if len({*references, *predictions}) == 1:  # scikit-learn answers 0 too, with a warning
+            return 0.0
+        return float(matthews_corrcoef(references, predictions))

@@ -1,58 +1,52 @@
-"""Our metrics as `evaluate.Metric` subclasses: they need no network and combine with `evaluate.combine`.
+"""Our metrics as `evaluate.Metric`s: they need no network and combine with `evaluate.combine`.
 
 evaluate's wheel ships no metric (evaluate.load("accuracy") fetches a script), so the ones we select by live here. The
-numbers are scikit-learn's.
+plugs stay light; this module holds what is heavy.
 """
 
 from __future__ import annotations
 
 import datasets
 import evaluate
-from sklearn import metrics as sklearn_metrics
 
-_FEATURES = datasets.Features({"predictions": datasets.Value("int64"), "references": datasets.Value("int64")})
-_CITATION = "Pedregosa et al. 2011, Scikit-learn: Machine Learning in Python, JMLR 12"
+from headswap.metrics.offline import Offline
+
+_WHOLE, _NUMBER, _TEXT = datasets.Value("int64"), datasets.Value("float64"), datasets.Value("string")
 
 
-class OfflineMetric(evaluate.Metric):
-    """An evaluate metric that keeps its data in memory and makes no cache folder."""
+def _pair(predictions: object, references: object) -> datasets.Features:
+    return datasets.Features({"predictions": predictions, "references": references})
 
-    about = ""
+
+FORMS = {
+    "labels": _pair(_WHOLE, _WHOLE),
+    "label lists": _pair(datasets.List(_WHOLE), datasets.List(_WHOLE)),
+    "logits": _pair(datasets.List(_NUMBER), datasets.List(_WHOLE)),
+    "numbers": [_pair(_NUMBER, _NUMBER), _pair(datasets.List(_NUMBER), datasets.List(_NUMBER))],
+    "tags": _pair(datasets.List(_TEXT), datasets.List(_TEXT)),
+    "texts": _pair(_TEXT, datasets.List(_TEXT)),
+    "sums": datasets.Features({"predictions": datasets.List(_NUMBER)}),
+}
+
+
+class OfflineModule(evaluate.Metric):
+    """`{name: score}` of one of our metrics; keeps its data in memory and makes no cache folder."""
+
+    def __init__(self, metric: Offline) -> None:
+        self._metric = metric
+        super().__init__(keep_in_memory=True)
 
     def _info(self) -> evaluate.MetricInfo:
+        about = type(self._metric).__doc__ or ""
         return evaluate.MetricInfo(
-            description=self.about, citation=_CITATION, inputs_description=self.about, features=_FEATURES
+            description=about,
+            citation=self._metric.library,
+            inputs_description=about,
+            features=FORMS[self._metric.form],  # type: ignore[arg-type]
         )
 
     def _build_data_dir(self) -> str:
         return self._data_dir_root
 
-
-class AccuracyModule(OfflineMetric):
-    """`{"accuracy": share of predictions equal to their reference}`."""
-
-    about = "Share of predictions that equal their reference."
-
-    def _compute(self, predictions, references):
-        return {"accuracy": float(sklearn_metrics.accuracy_score(references, predictions))}
-
-
-class MacroF1Module(OfflineMetric):
-    """`{"macro_f1": mean of the labels' F1}`; `labels` lists all outputs, so that an absent label counts 0."""
-
-    about = "Mean over labels of the harmonic mean of precision and recall."
-
-    def _compute(self, predictions, references, labels=None):
-        value = sklearn_metrics.f1_score(references, predictions, labels=labels, average="macro", zero_division=0)  # type: ignore[arg-type]
-        return {"macro_f1": float(value)}
-
-
-class MatthewsModule(OfflineMetric):
-    """`{"matthews": correlation in [-1, 1]}`."""
-
-    about = "Matthews correlation of predictions and references."
-
-    def _compute(self, predictions, references):
-        if len({*references, *predictions}) == 1:  # scikit-learn answers 0 too, with a warning
-            return {"matthews": 0.0}
-        return {"matthews": float(sklearn_metrics.matthews_corrcoef(references, predictions))}
+    def _compute(self, predictions, references=None, **options):
+        return {self._metric.name: self._metric.score(predictions, references, **options)}

@@ -1,9 +1,11 @@
-"""Label texts with a finished run, or with any plain transformers sequence classifier. Floor 5.
+"""Predict and score with a finished run, or with a plain transformers checkpoint. Floor 5.
 
-folder.py finds and loads the model, predictor.py labels texts, tables.py labels files.
+folder.py finds and loads the model, plain.py reads its task off a checkpoint, predictor.py turns inputs into typed
+results, files.py does so for files, score.py scores labelled ones.
 """
 
-from headswap.predict.predictor import Answer, Predictor
-from headswap.predict.tables import predict_file
+from headswap.predict.files import predict_file
+from headswap.predict.predictor import Predictor, load
+from headswap.predict.score import Score, evaluate
 
-__all__ = ["Answer", "Predictor", "predict_file"]
+__all__ = ["Predictor", "Score", "evaluate", "load", "predict_file"]

@@ -16,6 +16,7 @@ from headswap.durable import check_sealed
 from headswap.errors import ConfigError, RunError, WeightsError, nearest
 from headswap.records import RunFolder, read_json
 from headswap.spine import Config
+from headswap.tokenizer_check import complete
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -65,49 +66,44 @@ def _run_of_study(folder: Path) -> str:
     return next((f", such as {run}" for run in runs if (run / "model").is_dir()), "")
 
 
-def load(folder: Path, trust_remote_code: bool = False) -> tuple[Any, PreTrainedModel]:
-    """Load tokenizer and model in float32 onto the GPU if there is one; every weight must be in the file."""
+def load(folder: Path, auto_class: str, trust_remote_code: bool = False) -> tuple[Any, PreTrainedModel]:
+    """Load tokenizer and model in float32 onto the GPU if there is one; every weight must be in the file.
+
+    Args:
+        auto_class: the transformers class of the task, such as AutoModelForSequenceClassification.
+    """
     import torch
+    import transformers
     from safetensors import SafetensorError
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     from headswap.architecture import quiet
-    from headswap.data import pad_token_id
+    from headswap.encoded import pad_token_id
 
     check_sealed(folder)
     # The run's own configuration is not asked: a folder that came from elsewhere cannot vouch for itself.
-    check_code(folder, trust_remote_code, "--trust-remote-code, in Python Predictor(..., trust_remote_code=True)")
+    check_code(folder, trust_remote_code, "--trust-remote-code, in Python load(..., trust_remote_code=True)")
     weight_files(folder)  # the shards that an index names must lie in the folder
     guard = {"local_files_only": True, "trust_remote_code": trust_remote_code}
     faults = (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError)
     try:
         with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(str(folder), **guard)
-            model, told = AutoModelForSequenceClassification.from_pretrained(
+            tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), **guard)
+            complete(folder, tokenizer)
+            model, told = getattr(transformers, auto_class).from_pretrained(
                 str(folder), dtype=torch.float32, use_safetensors=True, output_loading_info=True, **guard
             )
     except faults as fault:
         remedy = "name a run's folder, or a transformers checkpoint in safetensors with its tokenizer"
-        said = f"{folder}: no sequence classifier loads from it; found {one_line(fault)}; {remedy}"
+        said = f"{folder}: no {auto_class} loads from it; found {one_line(fault)}; {remedy}"
         raise WeightsError(said) from fault
     if told["missing_keys"]:
         lacking = ", ".join(sorted(told["missing_keys"])[:3])
-        remedy = "name a fine-tuned classifier: headswap train makes one from a body"
-        raise WeightsError(f"{folder}: weights of the classifier are missing; found no {lacking}; {remedy}")
+        remedy = "name a fine-tuned model: headswap train makes one from a body"
+        raise WeightsError(f"{folder}: weights of the model are missing; found no {lacking}; {remedy}")
     if model.config.pad_token_id is None:  # decoders find the last real token by it
         model.config.pad_token_id = pad_token_id(tokenizer)
     device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     return tokenizer, model.to(device).eval()
-
-
-def is_regression(folder: Path, model: PreTrainedModel) -> bool:
-    problem, outputs = model.config.problem_type, len(model.config.id2label or ())
-    if problem == "multi_label_classification" or (problem == "regression" and outputs > 1):
-        raise ConfigError(
-            f"{folder}: its outputs are not labels of which one is right; found problem_type {problem} with {outputs} "
-            "outputs; use transformers.pipeline with function_to_apply"
-        )
-    return outputs == 1
 
 
 def max_length(tokenizer: Any, model: PreTrainedModel, config: Config | None) -> int:

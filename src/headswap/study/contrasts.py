@@ -115,14 +115,13 @@ def check_same_test(pairs: Sequence[Pair]) -> None:
 
 
 def example_values(run: FinishedRun) -> NDArray[np.floating] | None:
-    """Return the primary metric's value of every test example, None when it has none that we know.
+    """Return the primary metric's value of every test example, None when it is no mean of such values.
 
     Raises RunError when their mean is not the recorded score: the predictions are not those that were scored.
     """
-    known = _EXAMPLE_VALUES.get(run.primary)
-    if known is None or not run.result.get("per_example", {}).get(run.primary, False) or not run.ids.size:
+    values = run.values
+    if values is None or not run.result.get("per_example", {}).get(run.primary, False) or not run.ids.size:
         return None
-    values = known(run.labels, run.predictions)
     if abs(values.mean() - run.score) > 1e-6 * max(1.0, abs(run.score)):
         raise RunError(
             f"{run.folder}: predictions.parquet and result.json disagree; "
@@ -170,8 +169,9 @@ def _difference(first: FinishedRun, second: FinishedRun) -> str:
         return (
             f"{len(first.ids)} and {len(second.ids)} test ids, {len(np.intersect1d(first.ids, second.ids))} in common"
         )
-    if not np.array_equal(first.labels, second.labels):
-        return f"{int(np.sum(first.labels != second.labels))} test rows with another label"
+    other = [mine for mine, theirs in zip(first.labels.tolist(), second.labels.tolist(), strict=True) if mine != theirs]
+    if other:
+        return f"{len(other)} test rows with another label"
     return ""
 
 
@@ -211,10 +211,3 @@ def _matthews(confusion: NDArray) -> float:
 
 
 _CONFUSION_SCORES = {"macro_f1": _macro_f1, "matthews": _matthews, "matthews_correlation": _matthews}
-_EXAMPLE_VALUES: dict[str, Callable[[NDArray, NDArray], NDArray]] = {
-    "accuracy": lambda labels, predictions: (labels == predictions).astype(float),
-    "mse": lambda labels, predictions: (labels - predictions) ** 2.0,
-    "mean_squared_error": lambda labels, predictions: (labels - predictions) ** 2.0,
-    "mae": lambda labels, predictions: np.abs(labels - predictions) * 1.0,
-    "mean_absolute_error": lambda labels, predictions: np.abs(labels - predictions) * 1.0,
-}

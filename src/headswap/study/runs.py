@@ -43,13 +43,17 @@ class LearningCurve:
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """One finished run: its result, its test predictions in the order of their ids, its learning curve."""
+    """One finished run: its result, its test predictions in the order of their ids, its learning curve.
+
+    `values` are the primary metric's, one a test example; None where it is no mean of such.
+    """
 
     record: RunRecord
     result: dict[str, Any]
     ids: NDArray
     labels: NDArray
     predictions: NDArray
+    values: NDArray | None
     curve: LearningCurve
     config: dict[str, Any]
     about: dict[str, Any]
@@ -103,7 +107,7 @@ def read_run(record: RunRecord) -> FinishedRun:
             raise RunError(
                 f"{folder / 'result.json'}: lacks a key; found no {key!r}; run it again with output.reuse=false"
             )
-    ids, labels, predictions = _test_predictions(folder / "predictions.parquet")
+    ids, labels, predictions, values = _test_predictions(folder / "predictions.parquet", result["primary"])
     about = folder / "run.json"
     ledger = folder / "ledger.json"
     return FinishedRun(
@@ -112,6 +116,7 @@ def read_run(record: RunRecord) -> FinishedRun:
         ids,
         labels,
         predictions,
+        values,
         _curve(folder / "metrics.jsonl", result["primary"]),
         _yaml(folder / "config.yaml"),
         _json(about) if about.exists() else {},
@@ -131,16 +136,28 @@ def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def _test_predictions(path: Path) -> tuple[NDArray, NDArray, NDArray]:
+def _test_predictions(path: Path, primary: str) -> tuple[NDArray, NDArray, NDArray, NDArray | None]:
     try:
-        table = pq.read_table(path, columns=["id", "label", "prediction"], filters=[("split", "==", "test")])
-    except (OSError, pa.ArrowException) as fault:
+        table = pq.read_table(path, filters=[("split", "==", "test")])
+        columns = [table[name] for name in ("id", "label", "prediction")]
+    except (OSError, KeyError, pa.ArrowException) as fault:
         raise RunError(f"{path}: cannot be read; {_line(fault)}; run it again with output.reuse=false") from fault
-    ids = np.array(table["id"].to_pylist(), dtype=object).astype(str)
+    ids = np.array(columns[0].to_pylist(), dtype=object).astype(str)
     order = np.argsort(ids, kind="stable")
     if len(np.unique(ids)) != len(ids):
         raise RunError(f"{path}: a test id stands twice; found {len(ids)} rows; run it again with output.reuse=false")
-    return ids[order], table["label"].to_numpy()[order], table["prediction"].to_numpy()[order]
+    value = f"value_{primary}"
+    values = table[value].to_numpy()[order] if value in table.column_names else None
+    return ids[order], _items(columns[1])[order], _items(columns[2])[order], values
+
+
+def _items(column: pa.ChunkedArray) -> NDArray:
+    """Return numbers as numbers, and what has another form (tags, texts) as objects."""
+    if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+        return column.to_numpy()
+    items = np.empty(len(column), dtype=object)
+    items[:] = column.to_pylist()
+    return items
 
 
 def _curve(path: Path, metric: str) -> LearningCurve:

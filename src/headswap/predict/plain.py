@@ -1,0 +1,74 @@
+"""The task that a plain transformers checkpoint was trained for, read off its config. Predict chain: beside folder.
+
+A run's folder knows its task; a folder that save_pretrained wrote names only its architecture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from headswap import config as configuration
+from headswap.answers import Labels
+from headswap.bodyfiles import read_json
+from headswap.contracts import Task
+from headswap.errors import ConfigError
+
+_SEQUENCE = "ForSequenceClassification"
+_TASKS = {
+    "ForTokenClassification": ("token_classification.TokenClassification", {"tokens": "tokens", "label": "tags"}),
+    "ForQuestionAnswering": ("question_answering.QuestionAnswering", {}),
+    "ForMaskedLM": ("language_modeling.MaskedLanguageModeling", {"text": ["text"]}),
+    "LMHeadModel": ("language_modeling.CausalLanguageModeling", {"text": ["text"]}),
+    "ForCausalLM": ("language_modeling.CausalLanguageModeling", {"text": ["text"]}),
+    "ForConditionalGeneration": ("sequence_to_sequence.SequenceToSequence", {"text": ["text"], "target": "target"}),
+    "EncoderDecoderModel": ("sequence_to_sequence.SequenceToSequence", {"text": ["text"], "target": "target"}),
+    "MarianMTModel": ("sequence_to_sequence.SequenceToSequence", {"text": ["text"], "target": "target"}),
+}
+
+
+def plain_task(folder: Path, pair: bool = False) -> Task:
+    """Return a task that reads the inputs of the checkpoint's architecture.
+
+    Args:
+        pair: two texts rather than one, where the task may be either.
+    """
+    about = read_json(folder / "config.json")
+    architecture = str((about.get("architectures") or [""])[0])
+    if architecture.endswith(_SEQUENCE):
+        target, fields = _sequence(about, pair)
+    else:
+        ending = next((name for name in _TASKS if architecture.endswith(name)), None)
+        if ending is None:
+            known = ", ".join([_SEQUENCE, *_TASKS])
+            raise ConfigError(
+                f"{folder / 'config.json'}: says no task that can be predicted; found architecture "
+                f"{architecture or 'none'!r}; name a run's folder, or a fine-tuned checkpoint ({known})"
+            )
+        target, fields = _TASKS[ending]
+    node = {"_target_": f"headswap.tasks.{target}", "source": "nothing.csv", **fields}
+    return configuration.build(node, "task", Task)
+
+
+def _sequence(about: Mapping[str, Any], pair: bool) -> tuple[str, dict[str, Any]]:
+    names = label_names(about)
+    texts = {"text": ["text", "text_pair"] if pair else ["text"]}
+    problem = about.get("problem_type")
+    if problem == "multi_label_classification":
+        return "multi_label.MultiLabel", {**texts, "label": ["labels"]}
+    if problem == "regression" or len(names) == 1:
+        return "regression.Regression", {**texts, "label": list(names)}
+    return "text_classification.TextClassification", texts
+
+
+def label_names(about: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the label names of a config.json, in the order of the outputs."""
+    table = about.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
+    return tuple(str(table[key]) for key in sorted(table, key=int))
+
+
+def labels_of(folder: Path, task: Task) -> Labels:
+    """Return what the outputs of the model in `folder` mean."""
+    named = "Classification" in task.auto_class and task.problem != "multiple_choice"
+    return Labels(label_names(read_json(folder / "config.json")) if named else (), task.problem)
