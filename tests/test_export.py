@@ -12,7 +12,8 @@ from conftest import make_tokenizer, tiny_config
 from finished_runs import CUT, PAIRS, TEXTS, make_run
 from headswap.cli import main
 from headswap.errors import ConfigError, HeadswapError, RunError
-from headswap.export import onnx as to, push, to_onnx
+from headswap.export import onnx as to
+from headswap.export import push, to_onnx
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -35,11 +36,11 @@ def checkpoint(folder: Path, name: str, **settings) -> Path:
     return folder
 
 
-def differences(onnx: Path, name: str, batches: list[dict[str, torch.Tensor]]) -> list[float]:
+def differences(onnx: Path, source: Path, name: str, batches: list[dict[str, torch.Tensor]]) -> list[float]:
     """Return the largest difference to transformers of every output of every batch, real tokens alone."""
     import transformers
 
-    model = getattr(transformers, name).from_pretrained(onnx.parent).eval()
+    model = getattr(transformers, name).from_pretrained(source).eval()
     session = onnxruntime.InferenceSession(str(onnx / "model.onnx"), providers=["CPUExecutionProvider"])
     outputs = [each.name for each in session.get_outputs()]
     found = []
@@ -74,32 +75,30 @@ def exported(words: list[str]) -> int:
     return end.value.code
 
 
-def test_a_run_is_exported_and_equals_transformers_on_other_batches(tmp_path, capsys, tiny_classifier):
-    run = make_run(tmp_path / "run", tiny_classifier)
-    assert exported([str(run), "--to", "onnx"]) == 0
-    told = capsys.readouterr()
-    assert told.out.strip() == str(run / "onnx") and "opset" in told.err
-    shutil.copytree(tiny_classifier, tmp_path / "beside")
-    (run / "onnx").rename(tmp_path / "beside" / "onnx")
-    found = differences(tmp_path / "beside" / "onnx", "BertForSequenceClassification", BATCHES)
-    assert max(found) < 1e-6
-    about = json.loads((tmp_path / "beside" / "onnx" / "onnx.json").read_text())
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, tiny_classifier) -> Path:
+    """The export of a run, by the command."""
+    run = make_run(tmp_path_factory.mktemp("exported") / "run", tiny_classifier)
+    assert exported([str(run), "--to", "onnx", "--opset", "17"]) == 0
+    return run / "onnx"
+
+
+def test_a_run_is_exported_and_equals_transformers_on_other_batches(made, tiny_classifier):
+    assert max(differences(made, tiny_classifier, "BertForSequenceClassification", BATCHES)) < 1e-6
+    about = json.loads((made / "onnx.json").read_text())
     assert about["labels"] == ["negative", "neutral", "positive"] and about["max_length"] == CUT
     assert about["inputs"] == ["input_ids", "attention_mask", "token_type_ids"]
     assert 0 < about["largest_difference"] < 1e-5 and about["compared"] == 4
 
 
-def test_what_was_exported_is_a_whole_folder(tmp_path, tiny_classifier):
+def test_what_was_exported_is_a_whole_folder(made):
+    import onnx
     from transformers import AutoConfig, AutoTokenizer
 
-    made = to_onnx(tiny_classifier, tmp_path / "out", 17)
-    assert AutoConfig.from_pretrained(made.folder).id2label[2] == "positive"
-    ids = AutoTokenizer.from_pretrained(made.folder)(TEXTS)["input_ids"]
-    assert ids == make_tokenizer()(TEXTS)["input_ids"]
-    import onnx
-
-    graph = onnx.load(str(made.folder / "model.onnx"))
-    assert made.opset == 17 and graph.opset_import[0].version == 17
+    assert AutoConfig.from_pretrained(made).id2label[2] == "positive"
+    assert AutoTokenizer.from_pretrained(made)(TEXTS)["input_ids"] == make_tokenizer()(TEXTS)["input_ids"]
+    graph = onnx.load(str(made / "model.onnx"))
+    assert [each.version for each in graph.opset_import if not each.domain] == [17]
     sizes = [each.dim_param for each in graph.graph.input[0].type.tensor_type.shape.dim]
     assert sizes == ["batch", "token"]
 
@@ -107,7 +106,6 @@ def test_what_was_exported_is_a_whole_folder(tmp_path, tiny_classifier):
 @pytest.mark.parametrize(
     ("name", "batches", "settings"),
     [
-        ("BertForTokenClassification", BATCHES, {"num_labels": 5}),
         ("BertForQuestionAnswering", BATCHES, {}),
         (
             "BertForMultipleChoice",
@@ -124,21 +122,29 @@ def test_what_was_exported_is_a_whole_folder(tmp_path, tiny_classifier):
 def test_other_heads_are_exported_too(tmp_path, name, batches, settings):
     folder = checkpoint(tmp_path / "made", name, **settings)
     assert to_onnx(folder).folder == folder / "onnx"
-    assert max(differences(folder / "onnx", name, batches)) < 1e-6
+    assert max(differences(folder / "onnx", folder, name, batches)) < 1e-6
 
 
-def test_an_export_that_computes_something_else_is_refused_and_leaves_nothing(tmp_path, monkeypatch, tiny_classifier):
-    real = torch.onnx.export
+def test_an_export_that_computes_something_else_is_refused_and_leaves_nothing(
+    tmp_path, monkeypatch, made, variant, tiny_classifier
+):
+    changed = variant(
+        tiny_classifier, lambda tensors: {n: t + 0.01 * (n == "classifier.bias") for n, t in tensors.items()}
+    )
 
-    def other(model, *given, **options):
-        with torch.no_grad():
-            model.model.classifier.bias += 0.01
-        return real(model, *given, **options)
+    def other(_, __, path, **___):
+        shutil.copy(made / "model.onnx", path)
 
     monkeypatch.setattr(torch.onnx, "export", other)
     with pytest.raises(RunError, match=r"onnxruntime does not compute what torch does; found outputs that differ by"):
-        to_onnx(tiny_classifier, tmp_path / "out")
-    assert list(tmp_path.iterdir()) == []
+        to_onnx(changed, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == [changed]
+
+
+def test_an_opset_that_cannot_be_had_is_told(tmp_path, monkeypatch, made, tiny_classifier):
+    monkeypatch.setattr(torch.onnx, "export", lambda _, __, path, **___: shutil.copy(made / "model.onnx", path))
+    with pytest.raises(ConfigError, match=r"--opset: cannot be had; found 17 for 14; leave it out"):
+        to_onnx(tiny_classifier, tmp_path / "out", 14)
 
 
 def test_a_model_that_cannot_be_traced_is_told(tmp_path, monkeypatch, tiny_classifier):

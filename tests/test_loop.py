@@ -165,9 +165,9 @@ def test_both_arms_of_a_pair_see_the_same_dropout_and_batches(tiny_body, monkeyp
         monkeypatch.setattr(
             type(served),
             "collate",
-            lambda self, split, rows, heard=heard, collate=collate: (
+            lambda self, split, rows, epoch=0, heard=heard, collate=collate: (
                 heard["rows"].append(rows.tolist()) if split == "train" else None,
-                collate(self, split, rows),
+                collate(self, split, rows, epoch),
             )[1],
         )
         fitted(net, replace(PLAIN, micro_batch_size=4, evaluations=marks), batches=served)

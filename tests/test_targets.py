@@ -61,6 +61,14 @@ def test_an_end_token_is_added_where_the_tokenizer_adds_none():
         task().encode(ROWS, PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="?"), 32)
 
 
+def test_targets_that_the_tokenizer_cannot_spell_are_counted():
+    rows = {"en": ["tea"] * 4, "de": ["good tea", "Good tea", "na\u00efve tea", "the good tea in a good cafe"]}
+    lower = task(max_target_length=6).encode(rows, FAMILIES["BERT"].tokenizer(), 32)
+    assert lower["target_altered"] == [0, 1, 1, 0]
+    cased = task(max_target_length=6).encode(rows, FAMILIES["BART"].tokenizer(), 32)
+    assert cased["target_altered"] == [0] * 4
+
+
 def test_prefix_and_truncation_of_the_source():
     tokenizer = FAMILIES["T5"].tokenizer()
     found = task(prefix="film: ").encode({"en": TEXTS}, tokenizer, 8)

@@ -77,19 +77,19 @@ PAIR = ("task=pair", "task.text=[sentence1,sentence2]", "task.label=label")
 SENTENCES = ("sentence1", "sentence2")
 
 ROWS = {
-    "sst2": Row("classes", "sst2", ("text",), "label", CLASSES, 300, TEXT),
-    "sst5": Row("classes", "sst5", ("text",), "label", CLASSES, 270, TEXT),
+    "sst2": Row("classes", "sst2", ("text",), "label", CLASSES, 200, TEXT),
+    "sst5": Row("classes", "sst5", ("text",), "label", CLASSES, 200, TEXT),
     "cola": Row("classes", "cola", ("text",), "label", MATTHEWS_FIRST, 400, TEXT),
     "mrpc": Row("classes", "mrpc", SENTENCES, "label", CLASSES, 230, PAIR),
-    "sick_nli": Row("classes", "sick_nli", SENTENCES, "label", CLASSES, 300, PAIR),
-    "ag_news_small": Row("classes", "ag_news_small", ("text",), "label", CLASSES, 120, TEXT),
+    "sick_nli": Row("classes", "sick_nli", SENTENCES, "label", CLASSES, 250, PAIR),
+    "ag_news_small": Row("classes", "ag_news_small", ("text",), "label", CLASSES, 100, TEXT),
     "goemotions": Row(
         "label_sets", "goemotions", ("text",), "labels",
-        {"micro_f1": "multi_label_micro_f1", "macro_f1": "multi_label_macro_f1", "map": "mean_average_precision"}, 500,
+        {"micro_f1": "multi_label_micro_f1", "macro_f1": "multi_label_macro_f1", "map": "mean_average_precision"}, 400,
         ("task=multi_label", "task.text=[text]", "task.label=labels"), learning_rate=2e-4, max_length=64,
     ),
     "stsb_en": Row(
-        "numbers", "stsb_en", SENTENCES, "score", NUMBERS, 300,
+        "numbers", "stsb_en", SENTENCES, "score", NUMBERS, 250,
         ("task=regression", "task.text=[sentence1,sentence2]", "task.label=[score]"),
     ),
     "vader_tweets": Row(
@@ -102,11 +102,11 @@ ROWS = {
         ("task=token_classification", "task.tokens=tokens", "task.label=ner_tags"), learning_rate=2e-4,
     ),
     "ud_ewt_pos": Row(
-        "words", "ud_ewt_pos", ("tokens",), "pos_tags", {"accuracy": "token_accuracy"}, 300,
+        "words", "ud_ewt_pos", ("tokens",), "pos_tags", {"accuracy": "token_accuracy"}, 200,
         ("task=token_classification", "task.tokens=tokens", "task.label=pos_tags"), learning_rate=2e-4, max_length=192,
     ),
     "xquad_en": Row(
-        "spans", "xquad_en", ("question", "context"), "answer_text", {"f1": "squad_f1", "exact": "exact_match"}, 250,
+        "spans", "xquad_en", ("question", "context"), "answer_text", {"f1": "squad_f1", "exact": "exact_match"}, 200,
         ("task=question_answering", "task.stride=64"),
         learning_rate=3e-4, batch_size=16, max_length=256, options={"stride": 64, "longest_answer": 30},
     ),
@@ -118,22 +118,22 @@ ROWS = {
     "multi30k_en_de": Row(
         "generation", "multi30k_en_de", ("en",), "de", {"bleu": "bleu", "chrf": "chrf"}, 400,
         ("task=translation", "task.text=[en]", "task.target=de", "task.max_target_length=64"),
-        learning_rate=3e-4, max_length=64, options={"longest_target": 64},
+        learning_rate=5e-4, batch_size=16, max_length=64, options={"longest_target": 64},
     ),
     "scitldr": Row(
         "generation", "scitldr", ("document",), "summary",
-        {"rouge1": "rouge1", "rouge2": "rouge2", "rougeL": "rougel"}, 160,
+        {"rouge1": "rouge1", "rouge2": "rouge2", "rougeL": "rougel"}, 250,
         ("task=summarization", "task.text=[document]", "task.target=summary", "task.max_target_length=48"),
-        learning_rate=3e-4, batch_size=16, max_length=192, options={"longest_target": 48},
+        learning_rate=5e-4, batch_size=8, max_length=128, options={"longest_target": 48},
     ),
     "wikitext2_masked": Row(
-        "language", "wikitext2_part", ("text",), "", PREDICTED, 120,
+        "language", "wikitext2_part", ("text",), "", PREDICTED, 150,
         ("task=masked_language_modeling", "task.text=[text]"),
-        learning_rate=3e-4, batch_size=16, options={"masked_share": 0.15}, test="validation",
+        learning_rate=5e-4, batch_size=8, options={"masked_share": 0.15}, test="validation",
     ),
     "wikitext2_causal": Row(
-        "language", "wikitext2_part", ("text",), "", PREDICTED, 120,
+        "language", "wikitext2_part", ("text",), "", PREDICTED, 150,
         ("task=causal_language_modeling", "task.text=[text]"),
-        learning_rate=3e-4, batch_size=16, options={"masked_share": 0.0}, test="validation",
+        learning_rate=5e-4, batch_size=8, options={"masked_share": 0.0}, test="validation",
     ),
 }  # fmt: skip

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _REMEDIES = {
     "truncated": "raise data.max_length",
     "target_truncated": "raise task.max_target_length",
+    "target_altered": "take a body whose tokenizer keeps case, accents and signs of the targets",
     "unknown": "check body and task.encoding",
 }
 
@@ -108,8 +109,8 @@ class Batches:
         notes: dict[str, Any] = {"warnings": []}
         for split, rows in self.encoded.items():
             found = {"truncated_share": rows.truncated_share, "unknown_share": self.unknown.get(split, 0.0)}
-            if "target_truncated" in rows.numbers:
-                found["target_truncated_share"] = float(rows.numbers["target_truncated"].mean())
+            for name in (each for each in _REMEDIES if each in rows.numbers):
+                found[f"{name}_share"] = float(rows.numbers[name].mean())
             notes[split] = {"tokens": int(rows.lengths.sum()), "longest": int(rows.lengths.max()), **found}
             for name, remedy in _REMEDIES.items():
                 share = found.get(f"{name}_share", 0.0)

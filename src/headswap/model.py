@@ -90,12 +90,13 @@ def join(
 def role_names(model: PreTrainedModel) -> dict[str, str]:
     """Return `body.<name inside the base model>` or `head.<name>` for each parameter, in the model's order.
 
-    What the architecture itself freezes (Marian's computed positions) has no role: no strategy may move it.
+    What the architecture computes and does not save (Marian's positions) has no role: no strategy may move it.
     """
     body, _ = architecture.split(model)
     prefixes = architecture.body_prefixes(model)
     roles = {}
-    for name in (name for name, weight in model.named_parameters() if weight.requires_grad):
+    computed = set(model._keys_to_ignore_on_save or ())
+    for name in (name for name, _ in model.named_parameters() if name not in computed):
         prefix = next((each for each in prefixes if name.startswith(each)), "")
         roles[name] = f"body.{prefixes.get(prefix, '')}{name.removeprefix(prefix)}" if name in body else f"head.{name}"
     return roles

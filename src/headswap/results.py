@@ -159,7 +159,7 @@ class Modelled:
     tokens: int
 
     def cells(self) -> Cells:
-        found = {"token_loss": self.loss, "perplexity": self.perplexity, "token_accuracy": self.accuracy}
+        found = {"token_loss": self.loss, "perplexity": self.perplexity, "target_accuracy": self.accuracy}
         return {name: digits(value) for name, value in found.items()} | {"tokens": self.tokens}
 
     def __str__(self) -> str:

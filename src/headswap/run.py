@@ -51,6 +51,11 @@ def run(config: Config, folder: RunFolder, report: Report, stop: Stop | None = N
     plugs = configuration.build_plugs(config)
     hardware = start(config.hardware, config.train)
     _require_processes(config, hardware)
+    if hardware.in_pieces and plugs.task.problem == "sequence_to_sequence":
+        raise ConfigError(
+            f"hardware.engine: a task that writes text is scored by writing, which needs whole weights; found "
+            f"{config.hardware.engine}; use hardware=multi or a single device"
+        )
     seeds = Seeds(config.seed)
     folder = folder if hardware.first else Onlooker(folder.path)
     checkpoints = Checkpoints(folder / "checkpoint", config.train.save_every, report)
@@ -58,9 +63,7 @@ def run(config: Config, folder: RunFolder, report: Report, stop: Stop | None = N
     folder.note(status="running", **provenance(config, hardware))
 
     splits = plugs.task.load(data_request(config), seeds)
-    tokenizer = plugs.body.tokenizer()
-    plugs.body.check_texts(tokenizer, sample_texts(splits, plugs.task.inputs))
-    batches = make_batches(splits, plugs.task, tokenizer, config, seeds)
+    tokenizer, batches = _encoded(plugs, config, splits, seeds)
     folder.note(data={**data_facts(splits), "notes": dict(splits.notes), "encoding": batches.notes})
     clock.lap("data")
 
@@ -68,12 +71,8 @@ def run(config: Config, folder: RunFolder, report: Report, stop: Stop | None = N
     folder.note(attention=hardware.choose_attention(model, config.train.attention, config.data.max_length))
     if hardware.first:
         write_json(folder / "ledger.json", ledger.to_dict())
-        said = {
-            "table": ledger.table(),
-            "rows": rows_of(splits)["rows"],
-            "warnings": [*plugs.body.notices(), *said_of(splits, batches)],
-        }
-        report({"kind": "ledger", **said})
+        warnings = [*plugs.body.notices(), *said_of(splits, batches)]
+        report({"kind": "ledger", "table": ledger.table(), "rows": rows_of(splits)["rows"], "warnings": warnings})
     clock.lap("body")
 
     loss = plugs.task.loss(splits)
@@ -96,13 +95,15 @@ def run(config: Config, folder: RunFolder, report: Report, stop: Stop | None = N
     scores = _scored(model, judge, hardware)
     clock.lap("score")
     plain = _whole(plain, model, hardware)
-    result = summary(plugs.metrics, (splits, ledger, progress, hardware), scores)
-    result["micro_batch_size"] = progress.micro_batch_size or train.micro_batch_size
+    result = {
+        **summary(plugs.metrics, (splits, ledger, progress, hardware), scores),
+        "micro_batch_size": progress.micro_batch_size or train.micro_batch_size,
+    }
     if hardware.first:
         write_predictions(folder / PREDICTIONS, scores)
         if config.output.keep_model:
-            about = Facts(config, plugs, splits, batches.notes, ledger, scores)
-            save(plain, tokenizer, folder / "model", card(about))
+            said = card(Facts(config, plugs, splits, batches.notes, ledger, scores))
+            save(plain, tokenizer, folder / "model", said)
         clock.lap("save")
         result["sha256"] = hashes(folder)
         result["saved"] = {"checkpoints": checkpoints.count, "seconds": round(checkpoints.seconds, 3)}
@@ -111,6 +112,13 @@ def run(config: Config, folder: RunFolder, report: Report, stop: Stop | None = N
         checkpoints.remove()
     hardware.wait()  # until all is on the disk: the launcher ends the others when one process leaves
     return result
+
+
+def _encoded(plugs: Plugs, config: Config, splits: Splits, seeds: Seeds) -> tuple[Any, Batches]:
+    """Return the body's tokenizer, proved on the run's own texts, and what it makes of the splits."""
+    tokenizer = plugs.body.tokenizer()
+    plugs.body.check_texts(tokenizer, sample_texts(splits, plugs.task.inputs))
+    return tokenizer, make_batches(splits, plugs.task, tokenizer, config, seeds)
 
 
 def data_facts(splits: Splits) -> dict[str, Any]:
@@ -205,7 +213,9 @@ def data_request(config: Config) -> DataRequest:
 
 def check_positions(model: Any, tokenizer: Any, batches: Batches) -> None:
     """Refuse inputs longer than the body has positions for, before an index error in the middle of training does."""
-    positions = getattr(model.config, "max_position_embeddings", None)
+    parts = [getattr(model.config, name, None) for name in ("encoder", "decoder")]  # of a warm-started pair
+    known = [getattr(part, "max_position_embeddings", None) for part in (model.config.get_text_config(), *parts)]
+    positions = min((found for found in known if isinstance(found, int)), default=None)
     if positions is None:
         return
     if 0 < positions - tokenizer.model_max_length <= 4:  # RoBERTa counts from its pad token: 514 positions hold 512

@@ -9,6 +9,7 @@ NumPy is imported inside the functions.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ OUTSIDE = -1
 """The place of a token in which no answer starts or ends: the question's, special ones, white space."""
 NO_SPAN = -1e30
 """The score where no stretch may be an answer, as in a context of which the tokenizer keeps nothing."""
+
+_BLANK = re.compile(r"\s")
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]")
 
 
 class Candidate(NamedTuple):
@@ -122,13 +126,16 @@ def _edges(context: str) -> tuple[np.ndarray, np.ndarray]:
     """
     import numpy as np
 
-    blank = np.fromiter((each.isspace() for each in context), bool, len(context))
+    blank = np.zeros(len(context), dtype=bool)
+    blank[[found.start() for found in _BLANK.finditer(context)]] = True
     places = np.arange(len(context) + 1)
     begins = np.append(np.where(blank, len(context), places[:-1]), len(context))
     begins = np.minimum.accumulate(begins[::-1])[::-1]
     ends = np.maximum.accumulate(np.append(0, np.where(blank, 0, places[1:])))
-    if not context.isascii():
-        marks = np.fromiter((unicodedata.category(each)[0] == "M" for each in context), bool, len(context))
+    marked = [found.start() for found in _BEYOND_ASCII.finditer(context) if unicodedata.category(found[0])[0] == "M"]
+    if marked:
+        marks = np.zeros(len(context), dtype=bool)
+        marks[marked] = True
         beyond = np.append(np.where(marks, len(context), places[:-1]), len(context))
         ends = np.minimum.accumulate(beyond[::-1])[::-1][ends]
     return begins, ends
@@ -139,7 +146,7 @@ def _characters(feature: Any, edges: tuple[np.ndarray, np.ndarray]) -> tuple[np.
     import numpy as np
 
     given = np.asarray(feature.offsets, dtype=np.int64).reshape(-1, 2)
-    within = np.fromiter((part == 1 for part in feature.sequence_ids), bool, len(given))
+    within = np.asarray(feature.sequence_ids, dtype=np.float32) == 1  # None, a special token's, is no number
     given = np.where(within[:, None], given, 0)
     starts, ends = edges[0][given[:, 0]], edges[1][given[:, 1]]
     solid = within & (given[:, 0] < given[:, 1]) & (starts < ends)

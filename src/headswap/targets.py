@@ -77,6 +77,16 @@ class Frame:
         return [[*self.before, *row[:room], *self.after] for row in rows], [len(row) > room for row in rows]
 
 
+def altered(labels: list[list[int]], texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return 1 for each text that its labels do not spell, spaces aside: case, accents or signs are lost, 0 for others.
+
+    No training mends it: a perfect model writes the altered text and is scored against the true one.
+    """
+    found = ["".join(text.split()) for text in tokenizer.batch_decode(labels, skip_special_tokens=True)]
+    wanted = ["".join(text.split()) for text in texts]
+    return [int(not text.startswith(spelt)) for text, spelt in zip(wanted, found, strict=True)]
+
+
 def _tokens(tokenizer: PreTrainedTokenizerBase, texts: list[str], special: bool) -> list[list[int]]:
     options: dict[str, Any] = {"truncation": False, "padding": False, "return_attention_mask": False, "verbose": False}
     found: Any = tokenizer(text_target=texts, add_special_tokens=special, **options)["input_ids"]

@@ -59,7 +59,7 @@ def encode_texts(
     options: dict[str, Any] = {"return_attention_mask": False, "return_token_type_ids": types, "verbose": False}
     encoded = tokenizer(first, second, truncation=cut, max_length=max_length, padding=False, **options)
     found = {name: encoded[name] for name in ("input_ids", "token_type_ids") if name in encoded}
-    if second is None and not any(map(any, found.get("token_type_ids", ()))):  # XLNet's class token has a type of its own
+    if second is None and not any(map(any, found.get("token_type_ids", ()))):  # XLNet's class token has its own type
         found.pop("token_type_ids", None)
     if encoded.encodings is not None:  # the Rust tokenizers keep what they cut off
         return {**found, "truncated": [bool(item.overflowing) for item in encoded.encodings]}

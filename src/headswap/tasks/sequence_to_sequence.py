@@ -16,7 +16,7 @@ from headswap.rows import Rows
 from headswap.seeds import Seeds
 from headswap.sources import Table
 from headswap.table_task import model_inputs
-from headswap.targets import Frame, set_languages
+from headswap.targets import Frame, altered, set_languages
 from headswap.text_task import TextTask, encode_texts
 
 if TYPE_CHECKING:
@@ -105,7 +105,10 @@ class SequenceToSequence(TextTask):
         return datasets.Dataset.from_dict(dict(rows), features=datasets.Features(kinds))
 
     def encode(self, rows: Mapping[str, list], tokenizer: PreTrainedTokenizerBase, max_length: int) -> dict[str, list]:
-        """See Task.encode; `target_first` and `target_start` tell observe() what the tokenizer knows of a target."""
+        """See Task.encode; `target_first` and `target_start` tell observe() what the tokenizer knows of a target.
+
+        `target_truncated` and `target_altered` are what data.py warns of.
+        """
         set_languages(tokenizer, self.source_language, self.target_language)
         frame = Frame.of(tokenizer)
         encoded = encode_texts([[self.prefix + text for text in rows[self.text[0]]]], tokenizer, max_length)
@@ -115,6 +118,7 @@ class SequenceToSequence(TextTask):
         if self.target in rows:
             encoded["labels"], cut = frame.labels(rows[self.target], tokenizer, self.max_target_length)
             encoded["target_truncated"] = [int(each) for each in cut]
+            encoded["target_altered"] = altered(encoded["labels"], rows[self.target], tokenizer)
         return encoded
 
     def collator(self, tokenizer: PreTrainedTokenizerBase, seeds: Seeds) -> Collator | None:
