@@ -52,7 +52,8 @@ def manual(model_folder: Path, texts: list, max_length: int) -> list[list[float]
     rows = []
     for text in texts:
         parts = (text,) if isinstance(text, str) else text
-        inputs = tokenizer(*parts, truncation=True, max_length=max_length, return_tensors="pt")
+        segments = {"return_token_type_ids": True} if len(parts) == 2 else {}  # as BERT learns pairs
+        inputs = tokenizer(*parts, truncation=True, max_length=max_length, return_tensors="pt", **segments)
         with torch.no_grad():
             logits = model(**inputs).logits[0]
         rows.append((logits if len(logits) == 1 else logits.softmax(dim=-1)).tolist())

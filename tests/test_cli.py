@@ -46,13 +46,13 @@ def test_version_and_help_name_every_verb(capsys):
     assert said(capsys, "--version") == (0, f"headswap {headswap.__version__}\n", "")
     code, out, _ = said(capsys, "--help")
     assert code == 0
-    for verb in ("train", "compare", "predict", "prepare", "list", "show", "plan", "report", "doctor"):
+    for verb in ("train", "compare", "predict", "evaluate", "embed", "export", "prepare", "list", "show", "plan", "report", "doctor"):
         assert f"\n  {verb} " in out
 
 
 def test_a_mistake_is_one_line_and_exit_code_two(capsys):
     assert said(capsys, "trian")[::2] == (
-        2, "headswap: trian: no such verb (did you mean train?); verbs: train, compare, predict, resume, rerun, verify-resume, prepare, list, show, plan, report, doctor\n",
+        2, "headswap: trian: no such verb (did you mean train?); verbs: train, compare, predict, evaluate, embed, export, resume, rerun, verify-resume, prepare, list, show, plan, report, doctor\n",
     )  # fmt: skip
     code, out, err = said(capsys, "train", "train.epoch=1")
     assert (code, out) == (2, "")
@@ -131,7 +131,7 @@ def test_completion_survives_the_argparse_of_python_3_14(monkeypatch):
 
 
 def test_predict_and_report_say_what_they_need(capsys):
-    assert "needs --text or --input" in said(capsys, "predict", "somewhere")[2]
+    assert "needs --text, --field, --question with --context, or --input" in said(capsys, "predict", "somewhere")[2]
     assert "needs one study folder" in said(capsys, "report")[2]
 
 

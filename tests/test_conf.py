@@ -17,6 +17,8 @@ FILLED = {  # what an option asks of the user
     "task/regression": ["task.source=a.csv", "task.text=[text]", "task.label=[score]"],
     "task/text": ["task.source=a.csv", "task.text=[text]", "task.label=label"],
     "task/pair": ["task.source=a.csv", "task.text=[a,b]", "task.label=label"],
+    "task/token_classification": ["task.source=a.jsonl", "task.tokens=tokens", "task.label=tags"],
+    "task/multiple_choice": ["task.source=a.jsonl", "task.context=[a]", "task.choices=[b]", "task.label=label"],
     "task/translation": ["task.source=a.jsonl", "task.text=[en]", "task.target=de"],
     "task/summarization": ["task.source=a.jsonl", "task.text=[document]", "task.target=summary"],
 }

@@ -21,6 +21,7 @@ from headswap.tokenizer_check import complete
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+MOST_TOKENS = 1_000_000  # a tokenizer without a limit of its own says 1e30, which the Rust ones cannot take
 _STUDY_FILES = ("runs.json", "comparison.json")
 
 
@@ -112,7 +113,8 @@ def max_length(tokenizer: Any, model: PreTrainedModel, config: Config | None) ->
         limits = [config.data.max_length]
     else:
         limits = [tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None)]
-    return int(min(limit for limit in (*limits, *_position_rows(model)) if isinstance(limit, int) and limit > 0))
+    known = [limit for limit in (*limits, *_position_rows(model)) if isinstance(limit, int) and limit > 0]
+    return min(*known, MOST_TOKENS)
 
 
 def _position_rows(model: PreTrainedModel) -> Iterator[int]:
