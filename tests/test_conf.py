@@ -14,6 +14,8 @@ FILLED = {  # what an option asks of the user
     "body/from_run": ["run=somewhere"],
     "body/transformer": ["body.source=bert-base-uncased"],
     "hardware/deepspeed": ["train.save_every.seconds=null"],
+    "task/causal_language_modeling": ["task.source=a.csv", "task.text=[text]"],
+    "task/masked_language_modeling": ["task.source=a.csv", "task.text=[text]"],
     "task/regression": ["task.source=a.csv", "task.text=[text]", "task.label=[score]"],
     "task/text": ["task.source=a.csv", "task.text=[text]", "task.label=label"],
     "task/pair": ["task.source=a.csv", "task.text=[a,b]", "task.label=label"],

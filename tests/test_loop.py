@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import tiny_training
 from headswap.answers import Answers, Labels, Scores
 from headswap.contracts import Phase, Rule
 from headswap.errors import RunError
@@ -244,6 +245,20 @@ def test_patience_ends_a_training_that_no_longer_gets_better():
     seen = fitted(model(), train, metric=Higher(), score=script(Higher(), [0.1, 0.3, 0.2, 0.2, 0.9, 0.9]))
     assert (seen.progress.step, seen.progress.best_step, seen.progress.stopped_early) == (4, 2, True)
     assert same(snapshot(seen.model), seen.weights[1])
+
+
+def test_the_best_weights_may_be_chosen_by_the_loss_alone():
+    judging = tiny_training.judge(batches(), CrossEntropy(), [Higher()])  # Higher cannot compute: it is never asked
+    net = model()
+    train = replace(PLAIN, keep="best", evaluate_every=1, select_by="loss", learning_rate=0.05)
+    seen = fitted(net, train, score=judging.watch("loss"), metric=Higher())
+    losses = seen.of("validation", "loss")
+    assert seen.progress.best_step == 1 + losses.index(min(losses))
+    assert len(set(losses)) > 1 and seen.progress.best_step < 6
+    assert same(snapshot(net), seen.weights[seen.progress.best_step - 1])
+    assert all(
+        set(line) & {"accuracy", "score", "points"} == set() for line in seen.lines if line["kind"] == "validation"
+    )
 
 
 def split_of(net, weights):

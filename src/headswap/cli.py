@@ -27,7 +27,7 @@ verbs
   evaluate RUN --data FILE   score a finished run on new labelled rows
   embed BODY                 texts as vectors, of a body or a run: --input FILE --output FILE.parquet
                              [--column TEXT] [--pooling mean|cls|last|max] [--layer N] [--normalise] [--max-length N]
-  export RUN                 --to onnx [--output DIR] [--opset N], proved against torch; or --push OWNER/NAME [--private]
+  export RUN                 --to onnx [--output DIR], proved against torch; or --push OWNER/NAME [--private]
   resume RUN                 go on with an unfinished run by its folder, to the bit
   rerun RUN [--verify]       repeat a finished run from its folder; say the first value that differs
   verify-resume [OVERRIDES]  train straight and in two halves, and compare the two to the bit

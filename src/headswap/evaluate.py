@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from headswap.answers import Observed, Scores
+from headswap.answers import Answers, Observed, Scores
 from headswap.contracts import LossFunction, Metric, Splits, Task
 from headswap.errors import Diverged, OutOfMemory, RunError, Stopped
 from headswap.hardware import Hardware, first_line, is_out_of_memory
@@ -47,7 +47,7 @@ class Judge:
             Diverged: a score is not a number.
             Stopped: somebody asked for it; only where one process computes, since all would have to leave together.
         """
-        features, outputs, loss = self._forward(model, split)
+        features, outputs, loss = self._forward(model, split, True)
         encoded = self.batches.of(split)
         if not np.array_equal(np.sort(features), np.arange(len(encoded))):
             raise RunError(
@@ -66,7 +66,17 @@ class Judge:
         examples = {name: np.asarray(each) for name, each in found.items() if each is not None}
         return Scores(values, loss, tuple(encoded.ids), answers, examples, settled)
 
-    def _forward(self, model: torch.nn.Module, split: str) -> tuple[np.ndarray, list[np.ndarray], float]:
+    def watch(self, select_by: str) -> Callable[[torch.nn.Module, str], Scores]:
+        """Return what judges a model while it trains: `score`, or the loss alone, for which nothing is generated."""
+        return self.score if select_by == "metric" else self._loss_alone
+
+    def _loss_alone(self, model: torch.nn.Module, split: str) -> Scores:
+        _, _, loss = self._forward(model, split, False)
+        return Scores({}, loss, (), Answers((), (), self.splits.labels))
+
+    def _forward(
+        self, model: torch.nn.Module, split: str, observing: bool
+    ) -> tuple[np.ndarray, list[np.ndarray], float]:
         """Return features' numbers, what was observed of each and the mean loss, gathered over the processes."""
         model.eval()
         features: list[np.ndarray] = []
@@ -79,12 +89,12 @@ class Judge:
             for rows in mine:
                 if self.stop.reason and self.hardware.world == 1:
                     raise Stopped(f"stopped by {self.stop.reason} while {split} was scored")
-                for part, output, sums in self._passes(model, split, rows):
+                for part, output, sums in self._passes(model, split, rows, observing):
                     totals += sums
                     features.append(part)
                     outputs += output
             for _ in range(idle):  # the others' passes need this process's pieces of the weights
-                list(self._passes(model, split, every[0]))
+                list(self._passes(model, split, every[0], observing))
         parts = self.hardware.gather((features, outputs, totals))
         rows = np.concatenate([row for part in parts for row in part[0]])
         values = [value for part in parts for value in part[1]]
@@ -92,14 +102,15 @@ class Judge:
         return rows, values, float(summed[0] / summed[1])
 
     def _passes(
-        self, model: torch.nn.Module, split: str, rows: np.ndarray
+        self, model: torch.nn.Module, split: str, rows: np.ndarray, observing: bool
     ) -> Iterator[tuple[np.ndarray, list[np.ndarray], torch.Tensor]]:
         """Yield features, their outputs, and the sums of loss and weight; in halves where memory does not hold all."""
         try:
             batch = self.hardware.move(self.batches.collate(split, rows))
             output = self.task.forward(model, batch)
             sums = [float(self.loss(output, batch)), float(self.loss.weight(batch))]
-            done = (rows, self.task.observe(model, batch, output), torch.tensor(sums, dtype=torch.float64))
+            found = self.task.observe(model, batch, output) if observing else []
+            done = (rows, found, torch.tensor(sums, dtype=torch.float64))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -117,7 +128,7 @@ class Judge:
             return
         self.hardware.free_cache()
         for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
-            yield from self._passes(model, split, half)
+            yield from self._passes(model, split, half, observing)
 
 
 def _refuse_broken(outputs: Sequence[np.ndarray], split: str, encoded: Any) -> None:

@@ -215,8 +215,9 @@ def evaluate(model: torch.nn.Module, optimizer: Any, training: Training, progres
     except Stopped:  # asked while it scored: what is saved is the state before the evaluation
         boundary(model, optimizer, training, progress)
         raise
-    value = scores.values[training.metric.name]
-    standing = _standing(value if training.metric.greater_is_better else -value, scores.loss)
+    by_loss = training.train.select_by == "loss"
+    value = -scores.loss if by_loss else scores.values[training.metric.name]
+    standing = _standing(value if by_loss or training.metric.greater_is_better else -value, scores.loss)
     progress.evaluated = progress.step
     improved = progress.best is None or standing > progress.best
     if improved:

@@ -84,8 +84,8 @@ def run(config: Config, folder: RunFolder, report: Report, stop: Stop | None = N
     keeper = Keeper(states, stop, state_facts(splits, hardware), _settled(folder), resume)
     roles = role_names(model)
     training = Training(
-        plugs.strategy.phases(list(roles.values())), roles, batches, loss, judge.score, plugs.metrics[0], hardware,
-        train, seeds, _both(folder, report), keeper, plugs.task.forward,
+        plugs.strategy.phases(list(roles.values())), roles, batches, loss, judge.watch(train.select_by),
+        plugs.metrics[0], hardware, train, seeds, _both(folder, report), keeper, plugs.task.forward,
     )  # fmt: skip
     plain = copy.deepcopy(model) if hardware.in_pieces and hardware.first else model
     with _told(folder, splits, hardware):

@@ -62,6 +62,7 @@ class TrainConfig:
     evaluations: int = 8
     evaluate_every: int | None = None
     keep: str = "best"
+    select_by: str = "metric"
     patience: int | None = None
     precision: str = "auto"
     attention: str = "auto"
@@ -161,6 +162,7 @@ _POSITIVE = (
 _CHOICES = {
     "train.schedule": ("linear", "constant"),
     "train.keep": ("best", "last"),
+    "train.select_by": ("metric", "loss"),
     "train.precision": ("auto", "fp32", "bf16", "fp16"),
     "hardware.device": ("auto", "cpu", "cuda", "mps"),
     "hardware.engine": ("ddp", "fsdp2", "deepspeed"),

@@ -92,6 +92,9 @@ def _backward(
     nothing = torch.zeros((), device=hardware.device)
     weights = (training.loss.weight(batch) * float(counts) for batch, counts in window)  # one dtype on all processes
     weight = hardware.sum(sum(weights, nothing))
+    weight = torch.where(
+        weight == 0, torch.ones_like(weight), weight
+    )  # nothing to learn in these rows: a gradient of 0
     total = nothing
     for micro, (batch, counts) in enumerate(window):
         torch.manual_seed(training.seeds.stream("dropout", step, micro, hardware.rank))

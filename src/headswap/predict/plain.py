@@ -18,6 +18,10 @@ from headswap.errors import ConfigError
 _SEQUENCE = "ForSequenceClassification"
 _TASKS = {
     "ForTokenClassification": ("token_classification.TokenClassification", {"tokens": "tokens", "label": "tags"}),
+    "ForMultipleChoice": (
+        "multiple_choice.MultipleChoice",
+        {"context": ["context"], "choices": ["choices"], "label": "label"},
+    ),
     "ForQuestionAnswering": ("question_answering.QuestionAnswering", {}),
     "ForMaskedLM": ("language_modeling.MaskedLanguageModeling", {"text": ["text"]}),
     "LMHeadModel": ("language_modeling.CausalLanguageModeling", {"text": ["text"]}),

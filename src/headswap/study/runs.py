@@ -167,7 +167,7 @@ def _curve(path: Path, metric: str) -> LearningCurve:
             continue
         try:
             entry = json.loads(line)
-            if entry.get("kind") == "validation":
+            if entry.get("kind") == "validation" and metric in entry:  # absent where train.select_by=loss
                 point = entry["step"], entry["examples"], entry.get("seconds", float("nan")), entry[metric]
                 points[entry["step"]] = tuple(float(value) for value in point)
         except (ValueError, KeyError, TypeError, AttributeError) as fault:
