@@ -22,7 +22,10 @@ NAMES = ["negative", "neutral", "positive"]
 
 @dataclass(frozen=True)
 class Made:
-    """What to fabricate. `levels` maps arm -> accuracy at the largest size; each halving of the labels costs `slope`."""
+    """What to fabricate. `levels` maps arm -> accuracy at the largest size; each halving of the labels costs `slope`.
+
+    A `metric` that is neither accuracy nor macro_f1 is an error: the share of wrong answers, of which less is better.
+    """
 
     levels: dict[str, float]
     sizes: tuple[int | None, ...] = (100, 400, 1600)
@@ -33,6 +36,15 @@ class Made:
     seed_deviation: float = 0.01
     metric: str = "accuracy"
     epochs: dict[str, int] = field(default_factory=dict)
+    problem: str = "single_label_classification"
+
+    @property
+    def greater_is_better(self) -> bool:
+        return self.metric not in ("mae", "rmse", "perplexity")
+
+    def scores(self, accuracy: float) -> dict[str, float]:
+        found = {"accuracy": accuracy, "macro_f1": accuracy - 0.02}
+        return found if self.greater_is_better else {self.metric: 1 - accuracy, **found}
 
 
 def make_study(folder: Path, made: Made) -> list[RunRecord]:
@@ -58,7 +70,7 @@ def write_run(place: Path, made: Made, arm: str, size: int | None, seed: int) ->
     accuracy = float(np.mean(labels == predictions))
     _write_predictions(place, labels, predictions)
     total = size or 1600
-    lines = _metrics(total, accuracy, made.speed.get(arm, 1.0), made.epochs.get(arm, 4), dice)
+    lines = _metrics(total, accuracy, (made, arm), dice)
     (place / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     _write_result(place, made, total, accuracy, lines[-1])
     _write_about(place, arm, size, seed)
@@ -82,12 +94,15 @@ def _write_predictions(place: Path, labels: np.ndarray, predictions: np.ndarray)
             "prediction": np.append(predictions, 0),
             "logits": pa.array([[0.0, 0.0, 1.0]] * (rows + 1), type=pa.list_(pa.float32())),
             "value_accuracy": np.append(labels == predictions, True).astype(float),
+            "value_mae": np.append(labels != predictions, False).astype(float),
         }
     )
     pq.write_table(table, place / "predictions.parquet")
 
 
-def _metrics(total: int, accuracy: float, speed: float, epochs: int, dice: np.random.Generator) -> list[dict]:
+def _metrics(total: int, accuracy: float, arm: tuple[Made, str], dice: np.random.Generator) -> list[dict]:
+    made, name = arm
+    speed, epochs = made.speed.get(name, 1.0), made.epochs.get(name, 4)
     steps = max(1, math.ceil(total * 0.8 / 16)) * epochs
     lines = []
     for step in np.unique(np.geomspace(1, steps, 12).round().astype(int)).tolist():
@@ -95,18 +110,19 @@ def _metrics(total: int, accuracy: float, speed: float, epochs: int, dice: np.ra
         score = 0.34 + (accuracy - 0.34) * progress + dice.normal(0, 0.012)
         lines.append({"kind": "train", "step": step, "epoch": 0.0, "loss": 1.1 - progress, "learning_rate": 5e-5})
         shared = {"step": step, "examples": step * 16, "seconds": step * 0.21, "loss": 1.1 - progress}
-        lines.append({"kind": "validation", **shared, "accuracy": score, "macro_f1": score - 0.02})
+        lines.append({"kind": "validation", **shared, **made.scores(score)})
     return lines
 
 
 def _write_result(place: Path, made: Made, total: int, accuracy: float, last: dict) -> None:
-    scores = {"accuracy": accuracy, "macro_f1": accuracy - 0.02, "loss": 0.6}
+    scores = {**made.scores(accuracy), "loss": 0.6}
     held = round(total * 0.2)
     result = {
         "status": "finished",
         "primary": made.metric,
-        "greater_is_better": True,
-        "per_example": {"accuracy": True, "macro_f1": False},
+        "greater_is_better": made.greater_is_better,
+        "per_example": {"accuracy": True, "macro_f1": False, "mae": True},
+        "problem": made.problem,
         "scores": {"validation": scores, "test": scores},
         "best_step": last["step"],
         "steps": last["step"],

@@ -18,9 +18,11 @@ FILLED = {  # what an option asks of the user
     "task/masked_language_modeling": ["task.source=a.csv", "task.text=[text]"],
     "task/regression": ["task.source=a.csv", "task.text=[text]", "task.label=[score]"],
     "task/text": ["task.source=a.csv", "task.text=[text]", "task.label=label"],
+    "task/multi_label": ["task.source=a.jsonl", "task.text=[text]", "task.label=[labels]"],
     "task/pair": ["task.source=a.csv", "task.text=[a,b]", "task.label=label"],
     "task/token_classification": ["task.source=a.jsonl", "task.tokens=tokens", "task.label=tags"],
     "task/multiple_choice": ["task.source=a.jsonl", "task.context=[a]", "task.choices=[b]", "task.label=label"],
+    "task/question_answering": ["task.source=a.jsonl"],
     "task/translation": ["task.source=a.jsonl", "task.text=[en]", "task.target=de"],
     "task/summarization": ["task.source=a.jsonl", "task.text=[document]", "task.target=summary"],
 }

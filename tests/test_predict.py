@@ -83,6 +83,9 @@ def test_any_checkpoint_of_a_classifier_serves_and_is_cut_at_its_positions(tiny_
     predictor = Predictor(str(tiny_classifier))
     assert close(probabilities(predictor(texts)), manual(tiny_classifier, texts, 64))
     assert close(probabilities(predictor(pairs)), manual(tiny_classifier, pairs, 64))
+    named = [{"text": one, "text_pair": two} for one, two in PAIRS]
+    assert close(probabilities(predictor(named)), manual(tiny_classifier, PAIRS, 64))
+    assert close(probabilities(predictor(texts)), manual(tiny_classifier, texts, 64))
 
 
 def test_the_model_folder_of_a_run_is_that_run(run, predictor):
@@ -216,7 +219,9 @@ def test_a_checkpoint_without_weights_is_refused(tmp_path, tiny_classifier):
     shutil.copytree(tiny_classifier, tmp_path / "copy")
     (tmp_path / "copy" / "model.safetensors").unlink()
     message = refusal(tmp_path / "copy", WeightsError)
-    assert message.startswith(f"{tmp_path / 'copy'}: no AutoModelForSequenceClassification loads from it; found OSError: ")
+    assert message.startswith(
+        f"{tmp_path / 'copy'}: no AutoModelForSequenceClassification loads from it; found OSError: "
+    )
     assert message.endswith("name a run's folder, or a transformers checkpoint in safetensors with its tokenizer")
 
 

@@ -78,6 +78,23 @@ def test_what_was_predicted_of_another_file_or_by_another_model_is_not_taken(
     assert seen == [2, 2, 2, 2, 2]
 
 
+def test_what_was_predicted_of_another_column_is_not_taken(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("headswap.predict.files.ROWS_AT_ONCE", 2)
+
+    def stop(done, of):
+        if done == 4:
+            raise KeyboardInterrupt
+
+    source, predictor = texts_file(tmp_path / "in.csv", other=TEXTS[::-1]), Predictor(run)
+    with pytest.raises(KeyboardInterrupt):
+        predict_file(predictor, source, tmp_path / "out.csv", ["review"], stop)
+    predict_file(predictor, source, tmp_path / "out.csv", ["other"])
+    with open(tmp_path / "out.csv", newline="", encoding="utf-8") as file:
+        assert [row["predicted_label"] for row in csv.DictReader(file)] == [
+            answer.label for answer in predictor(TEXTS[::-1])
+        ]
+
+
 def test_a_run_is_scored_on_new_rows_with_its_own_metrics(run, tmp_path):
     truth = [LABELS[place % 3] for place in range(len(TEXTS))]
     source = texts_file(tmp_path / "new.csv", stars=truth)
@@ -125,3 +142,14 @@ def test_values_of_several_columns_are_given_by_name(tmp_path, tiny_classifier, 
     with pytest.raises(SystemExit):
         cli.main(["predict", str(run), "--text", "good"])
     assert "--text: this model takes 2 values (premise, hypothesis)" in capsys.readouterr().err
+    for words, said in [
+        (
+            ["--field", "premise=a", "--field", "premise=b"],
+            "--field: one example at a time; found premise more than once",
+        ),
+        (["--text", "good", "--output", str(tmp_path / "out.csv")], "headswap predict: --output goes with --input"),
+        (["--text", "good", "--column", "premise"], "headswap predict: --column goes with --input"),
+    ]:
+        with pytest.raises(SystemExit) as caught:
+            cli.main(["predict", str(run), *words])
+        assert (caught.value.code, said in capsys.readouterr().err) == (2, True)

@@ -6,7 +6,9 @@ import re
 import shlex
 import tomllib
 from contextlib import redirect_stdout
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -16,12 +18,14 @@ from finished_runs import make_run
 from headswap import cli, commandline
 from headswap import config as configuration
 from headswap.errors import ConfigError
+from headswap.predict import Score
+from headswap.results import Labelled
 from headswap.study.plan import arm_config, audit
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-COMMAND_PAGES = ["README.md", "docs/comparing.md"]
+COMMAND_PAGES = ["README.md", *(f"docs/{name}.md" for name in ("comparing", "data", "tasks", "using_models"))]
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -36,7 +40,8 @@ def commands() -> list[tuple[str, str]]:
     """Return (where, command line) of every command that a reader is shown."""
     found = []
     for page in COMMAND_PAGES:
-        lines = "\n".join(blocks((ROOT / page).read_text(encoding="utf-8"), "bash")).splitlines()
+        text = "\n".join(blocks((ROOT / page).read_text(encoding="utf-8"), "bash"))
+        lines = re.sub(r"\\\n\s*", "", text).splitlines()
         found += [(page, line) for line in lines if line.startswith("headswap ")]
     for path in sorted(configuration.conf_dir().rglob("*.yaml")):
         for line in path.read_text(encoding="utf-8").splitlines():
@@ -44,7 +49,7 @@ def commands() -> list[tuple[str, str]]:
                 break
             if line.startswith("# headswap "):
                 found += [(path.name, command) for command in re.split(r"\s{3,}(?=headswap )", line.removeprefix("# "))]
-    return found
+    return list({" ".join(shlex.split(command, comments=True)): (page, command) for page, command in found}.values())
 
 
 @pytest.fixture
@@ -84,15 +89,18 @@ def test_the_easy_the_manual_and_our_own_way_to_predict_run_and_agree(run):
 
 def test_there_are_commands_to_check():
     assert len(commands()) > 25
-    assert {shlex.split(command)[1] for _, command in commands()} >= {"train", "compare", "predict", "report", "doctor"}
+    verbs = {shlex.split(command, comments=True)[1] for _, command in commands()}
+    assert verbs >= {"train", "compare", "predict", "evaluate", "embed", "export", "report", "doctor"}
 
 
 @pytest.mark.parametrize(("page", "command"), commands())
 def test_a_command_that_is_shown_parses_and_composes(page, command, monkeypatch):
     verb, *words = shlex.split(command, comments=True)[1:]
     assert verb in cli.VERBS
-    if verb == "predict":
-        check_predict(words, monkeypatch)
+    if verb in ("predict", "evaluate"):
+        check_asking(verb, words, monkeypatch)
+    elif verb in ("embed", "export"):
+        check_using(verb, words, monkeypatch)
     elif verb == "report":
         assert len(words) == 1
     else:
@@ -118,25 +126,42 @@ def override_values(override: Override) -> list[str]:
     return [f"{override.key_or_group}={value}" for value in override.sweep_string_iterator()]
 
 
-def check_predict(words: list[str], monkeypatch) -> None:
-    """Let the command parse its flags and call what it would call."""
-    called = []
+def check_asking(verb: str, words: list[str], monkeypatch) -> None:
+    """Let the command parse its flags and call what it would call, of a run that takes what the command gives."""
+    called, fields = [], [word.split("=")[0] for flag, word in pairwise(words) if flag == "--field"]
 
     class Fake:
-        def __init__(self, run: Path, batch_size: int, trust_remote_code: bool) -> None:
+        task = SimpleNamespace(inputs=fields or ("question", "context"), question="question", context="context")
+
+        def __init__(self, run: Path, batch_size: int, trust_remote_code: bool, **changes: int) -> None:
             called.append(run)
 
-        def __call__(self, texts: list[str]) -> list[dict]:
-            return [{"label": "good", "score": 1.0, "scores": {"good": 1.0}} for _ in texts]
+        def __call__(self, inputs: list) -> list[Labelled]:
+            return [Labelled("good", 1.0, {"good": 1.0}) for _ in inputs]
 
-    def count(predictor: Fake, source: Path, output: Path, columns: list[str]) -> int:
+    if "--text" in words:
+        Fake.task.inputs = ("text",)
+
+    def count(predictor: Fake, source: Path, output: Path, columns: list[str], tell) -> int:
         assert output.suffix in (".csv", ".tsv", ".jsonl", ".parquet")
         return 1
 
     monkeypatch.setattr("headswap.predict.Predictor", Fake)
     monkeypatch.setattr("headswap.predict.predict_file", count)
-    assert cli.dispatch(["predict", *words]) == 0
+    monkeypatch.setattr("headswap.predict.evaluate", lambda predictor, source: [Score("accuracy", 1.0, 2)])
+    assert cli.dispatch([verb, *words]) == 0
     assert called == [Path(words[0])]
+
+
+def check_using(verb: str, words: list[str], monkeypatch) -> None:
+    """Likewise of the verbs that take a body, or a run's folder, elsewhere."""
+    called = []
+    monkeypatch.setattr("headswap.embed.embed_file", lambda embedder, *_: called.append(embedder.body) or 1)
+    made = SimpleNamespace(folder=Path("onnx"), opset=18, difference=0.0, compared=4)
+    monkeypatch.setattr("headswap.export.to_onnx", lambda run, *_: called.append(str(run)) or made)
+    monkeypatch.setattr("headswap.export.push", lambda run, name, private: called.append(str(run)) or name)
+    assert cli.dispatch([verb, *words]) == 0
+    assert called == [words[0]]
 
 
 def test_the_mistake_that_readme_shows_is_answered_as_shown(capsys):
@@ -186,7 +211,15 @@ def test_the_arm_that_the_page_on_comparing_adds_can_be_planned(tmp_path):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_to_files_that_exist(page):
+def test_links_lead_to_files_and_headings_that_exist(page):
     links = re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
-    inside = [link.split("#")[0] for link in links if not re.match(r"[a-z]+:|#", link)]
-    assert [link for link in inside if not (page.parent / link).exists()] == []
+    inside = [link.partition("#") for link in links if not re.match(r"[a-z]+:", link)]
+    assert [path for path, _, _ in inside if not (page.parent / path).exists()] == []
+    to_headings = [(page.parent / path if path else page, heading) for path, _, heading in inside if heading]
+    assert [heading for target, heading in to_headings if heading not in anchors(target)] == []
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the headings as links name them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}

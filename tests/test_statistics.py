@@ -177,6 +177,36 @@ def test_the_pigeonhole_interval_of_a_mean_is_no_narrower_than_the_crossed_one()
     assert found.standard_error >= 0.95 * crossed.standard_error  # pyright: ignore[reportOperatorIssue]
 
 
+def test_the_pigeonhole_interval_of_a_ratio_of_sums_is_no_narrower_than_its_linearisation():
+    """Micro F1 of counts; the reference is the crossed error of the influence of each example (delta method)."""
+    dice = np.random.default_rng(3)
+    actual = dice.poisson(2.0, size=300)
+    right = [dice.binomial(actual, share, size=(10, 300)) for share in (0.7, 0.5)]
+    predicted = [found + dice.poisson(0.6, size=found.shape) for found in right]
+
+    def f1(arm: int, seed: int, counts: np.ndarray) -> float:
+        return float(2 * right[arm][seed] @ counts / ((predicted[arm][seed] + actual) @ counts))
+
+    found = pigeonhole_interval(
+        lambda seeds, counts: float(np.mean([f1(0, seed, counts) - f1(1, seed, counts) for seed in seeds])), 10, 300
+    )
+    influence = np.zeros((10, 300))
+    for arm, sign in ((0, 1), (1, -1)):
+        for seed in range(10):
+            below = predicted[arm][seed] + actual
+            whole = f1(arm, seed, np.ones(300))
+            influence[seed] += sign * (whole + (2 * right[arm][seed] - whole * below) / below.mean())
+    crossed = crossed_interval(influence)
+    assert found.mean == pytest.approx(crossed.mean)
+    assert 0.95 < found.standard_error / crossed.standard_error < 1.8  # pyright: ignore[reportOperatorIssue]
+
+
+def test_a_score_that_some_resamples_lack_has_no_interval():
+    found = pigeonhole_interval(lambda seeds, counts: float("nan") if counts[0] > 1 else 0.5, 10, 5, resamples=50)
+    assert not found.known
+    assert found.reason == "the score of some resampled examples is not a number"
+
+
 def curve(scores: list[float], examples: list[float] | None = None) -> LearningCurve:
     seen = np.array(examples or [16.0 * 2**place for place in range(len(scores))])
     return LearningCurve(seen / 16, seen, seen / 100, np.array(scores))

@@ -13,6 +13,7 @@ from transformers import (
 )
 
 from headswap.errors import ConfigError, WeightsError
+from headswap.seeds import Seeds
 from tiny_families import ENCODER_DECODER, FAMILIES
 from tiny_tables import SEEDS
 from tiny_translations import (
@@ -96,6 +97,12 @@ def test_tokenizers_of_many_languages_write_the_codes(kind, languages, column):
     assert found["labels"] == expected(text_target=WRITTEN)["input_ids"]
     assert found[column] == [expected.convert_tokens_to_ids(languages[1])] * 4
     assert len({"target_start", "target_first"} & set(found)) == 1
+
+
+def test_the_tokenizer_that_is_saved_knows_its_languages_though_no_row_was_tokenised():
+    tokenizer = tokenizer_of("mBART")
+    task(source_language="en_XX", target_language="de_DE").collator(tokenizer, Seeds(0))
+    assert (tokenizer.src_lang, tokenizer.tgt_lang) == ("en_XX", "de_DE")
 
 
 def test_languages_are_checked_against_the_tokenizer():

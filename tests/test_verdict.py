@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 
+import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import f1_score, matthews_corrcoef
 
+from headswap.answers import Answers, Labels
 from headswap.errors import RunError
+from headswap.metrics.classification import MacroF1, Matthews
 from headswap.spine import StudyConfig
 from headswap.study import contrasts
 from headswap.study.results import RunRecord, compare, save
@@ -67,9 +71,35 @@ def test_fewer_than_ten_seeds_read_exploratory_and_ten_do_not(tmp_path):
 def test_a_metric_of_the_whole_split_reads_in_plain_numbers_and_provisional(tmp_path):
     statements = verdict(compared(tmp_path, Made({"finetune": 0.8, "scratch": 0.6}, sizes=(100,), metric="macro_f1")))
     assert "pp" not in statements[0]
-    assert "finetune scored macro f1 0." in statements[0]
+    assert "finetune scored macro F1 0." in statements[0]
     assert "interval over seeds only" in statements[0]
     assert "provisional" in statements[1]
+
+
+def test_an_error_that_falls_reads_better_and_one_that_rises_as_transfer_hurt(tmp_path):
+    made = Made({"finetune": 0.8, "scratch": 0.66}, sizes=(400,), metric="mae", problem="regression")
+    found = compared(tmp_path / "falls", made, dataclasses.replace(STUDY, margin=0.05))
+    first = verdict(found)[0]
+    assert re.match(
+        r"finetune scored MAE 0\.2\d{3} against 0\.3\d{3} for scratch with 400 labelled rows \(less is", first
+    )
+    assert "is better): \N{MINUS SIGN}0.1" in first
+    assert first.endswith("That is more than the 0.05 you said matters.")
+    assert headline(found).startswith("finetune is better than scratch: \N{MINUS SIGN}0.1")
+    assert found.contrasts[0].scope == "seeds and examples"
+    rises = compared(tmp_path / "rises", dataclasses.replace(made, levels={"finetune": 0.66, "scratch": 0.8}))
+    assert verdict(rises)[0].startswith("Transfer hurt here: finetune scored MAE 0.3")
+    assert "you said matters" not in verdict(rises)[0]
+
+
+def test_speed_and_rows_saved_are_turned_where_less_is_better(tmp_path):
+    made = Made({"finetune": 0.8, "scratch": 0.72}, slope={"scratch": 0.05}, speed={"finetune": 3})
+    same = verdict(compared(tmp_path / "accuracy", made))
+    turned = verdict(
+        compared(tmp_path / "mae", dataclasses.replace(made, metric="mae", problem="token_classification"))
+    )
+    assert turned[2] == same[2].replace("training examples", "training features")
+    assert turned[3] == same[3].replace("labels", "labelled texts")
 
 
 def test_every_verdict_says_what_is_not_counted_in_at_most_five_statements(tmp_path):
@@ -176,20 +206,38 @@ def test_from_ten_seeds_a_known_whole_split_metric_is_resampled_over_seeds_and_e
     made = Made({"finetune": 0.8, "scratch": 0.7}, sizes=(100,), seeds=10, metric="macro_f1")
     records = make_study(tmp_path, made)
     _rescore(records, lambda labels, predictions: f1_score(labels, predictions, average="macro"), "macro_f1")
-    found = compare(records, STUDY, {}).contrasts[0]
+    _summed(records, MacroF1())
+    found = compare(records, STUDY, {}, MacroF1()).contrasts[0]
     assert (found.scope, found.interval.method) == ("seeds and examples", "pigeonhole bootstrap")
     assert found.interval.mean == pytest.approx(found.seeds_interval.mean)
 
 
-def test_the_matthews_correlation_from_the_confusion_matrix_is_scikit_learns(tmp_path):
+def test_the_matthews_correlation_from_sums_is_scikit_learns(tmp_path):
     records = make_study(tmp_path, Made({"finetune": 0.8, "scratch": 0.7}, sizes=(100,), seeds=10, metric="matthews"))
     _rescore(records, matthews_corrcoef, "matthews")
-    assert compare(records, STUDY, {}).contrasts[0].interval.method == "pigeonhole bootstrap"
+    _summed(records, Matthews())
+    assert compare(records, STUDY, {}, Matthews()).contrasts[0].interval.method == "pigeonhole bootstrap"
+    assert compare(records, STUDY, {}, MacroF1()).contrasts[0].interval.method == "t over seeds"
+
+
+def test_sums_that_are_not_those_of_the_score_are_refused(tmp_path):
+    records = make_study(tmp_path, Made({"finetune": 0.8, "scratch": 0.7}, sizes=(100,), seeds=10, metric="matthews"))
+    _rescore(records, lambda labels, predictions: 0.5, "matthews")
+    _summed(records, Matthews())
+    with pytest.raises(RunError, match=r"predictions.parquet and result.json disagree; test matthews 0\.\d+ and 0\.5"):
+        compare(records, STUDY, {}, Matthews())
+
+
+def _summed(records, metric):
+    """Write what each example adds to the metric's sums, as a run does."""
+    for record in records:
+        path = record.folder / "predictions.parquet"
+        rows = pq.read_table(path)
+        answers = Answers(rows["prediction"].to_numpy(), rows["label"].to_numpy(), Labels(tuple(NAMES)))
+        pq.write_table(rows.append_column(f"sums_{metric.name}", [list(metric.sums(answers))]), path)
 
 
 def _rescore(records, metric, name):
-    import pyarrow.parquet as pq
-
     for record in records:
         rows = pq.read_table(record.folder / "predictions.parquet", filters=[("split", "==", "test")])
         path = record.folder / "result.json"
@@ -208,8 +256,37 @@ def test_the_comparison_is_saved_as_json_that_any_reader_takes(tmp_path):
     assert saved["labels"] == NAMES
 
 
-def test_accuracy_reads_in_points_and_other_metrics_in_plain_numbers():
-    assert Unit("accuracy").difference(0.0312) == "+3.1 pp"
+@pytest.mark.parametrize(
+    ("metric", "score", "difference", "gap", "margin"),
+    [
+        ("accuracy", "84.2 %", "+3.1 pp", "3.1 pp", 0.01),
+        ("exact_match", "84.2 %", "+3.1 pp", "3.1 pp", 0.01),
+        ("token_accuracy", "84.2 %", "+3.1 pp", "3.1 pp", 0.01),
+        ("squad_f1", "84.2 %", "+3.1 pp", "3.1 pp", 0.01),
+        ("entity_f1", "0.842", "+0.031", "0.031", 0.01),
+        ("matthews", "0.842", "+0.031", "0.031", 0.01),
+        ("rougel", "0.842", "+0.031", "0.031", 0.01),
+        ("pearson", "0.842", "+0.031", "0.031", 0.01),
+        ("bleu", "0.8", "0.0", "0.0", 1.0),
+        ("perplexity", "0.8420", "+0.0312", "0.0312", 0.0),
+        ("my_own", "0.8420", "+0.0312", "0.0312", 0.0),
+    ],
+)
+def test_shares_read_in_percent_bounded_metrics_plainly_and_others_by_their_own_size(
+    metric, score, difference, gap, margin
+):
+    unit = Unit(metric)
+    assert (unit.score(0.842), unit.difference(0.0312), unit.gap(0.0312)) == (score, difference, gap)
+    assert unit.usual_margin == margin
+
+
+def test_numbers_without_a_range_keep_four_digits_and_rounded_zeros_have_no_sign():
+    assert [Unit("rmse").score(value) for value in (123456.7, 18.3421, 0.0012345, 0.0)] == [
+        "123,457",
+        "18.34",
+        "0.001234",
+        "0.000",
+    ]
     assert Unit("accuracy").difference(-0.0004) == "0.0 pp"
-    assert Unit("matthews").difference(-0.0312) == "−0.031"
-    assert (Unit("accuracy").score(0.842), Unit("macro_f1").score(0.842)) == ("84.2 %", "0.842")
+    assert Unit("rmse").difference(-1.5) == "\N{MINUS SIGN}1.50"
+    assert (Unit("bleu").score(27.31), Unit("bleu").difference(-2.04)) == ("27.3", "\N{MINUS SIGN}2.0")

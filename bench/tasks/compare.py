@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import statistics
 import subprocess
 import sys
@@ -47,7 +48,8 @@ def run_headswap(name: str, data: Path, seed: int) -> Line:
     """Return a line of the same form from the result.json of a run in a folder of its own."""
     row = ROWS[name]
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "headswap", "train", *row.overrides(data, seed)]
+        threads = [f"hardware.threads={count}"] if (count := os.environ.get("OMP_NUM_THREADS")) else []
+        command = [sys.executable, "-m", "headswap", "train", *row.overrides(data, seed), *threads]
         started = time.perf_counter()
         _output([*command, f"output.root={folder}", "output.keep_model=false"])
         seconds = time.perf_counter() - started

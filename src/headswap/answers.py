@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,6 +99,22 @@ class Answers:
     references: Any
     labels: Labels
     outputs: Sequence[np.ndarray] = ()
+
+
+@runtime_checkable
+class Summed(Protocol):
+    """What a metric of a whole split offers besides, if it is a function of sums over examples.
+
+    A study resamples examples with it: F1 hangs on sums of counts, perplexity on a sum of losses and one of targets.
+    """
+
+    def sums(self, answers: Answers) -> np.ndarray:
+        """Return [examples, k], what each example adds to the sums."""
+        ...
+
+    def of_sums(self, totals: np.ndarray) -> float:
+        """Return the metric of the examples whose rows add up to `totals` [k]; NaN where it is not defined."""
+        ...
 
 
 @dataclass(frozen=True)

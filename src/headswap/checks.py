@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from headswap.errors import DataError, nearest
@@ -132,9 +132,7 @@ def label_names(parts: Mapping[str, Rows], listed: Sequence[str] | None, where: 
         where: split -> the source as the user named it, for messages.
     """
     found = Counter(parts["train"]["label"])
-    names = listed or sorted(
-        found, key=lambda name: (not name.isdecimal(), name.zfill(20) if name.isdecimal() else name)
-    )
+    names = listed or sorted_names(found)
     if len(found) == 1:
         raise DataError(
             f"{where['train']}: one class only; found {next(iter(found))!r} in all {found.total()} training rows; give "
@@ -149,6 +147,11 @@ def label_names(parts: Mapping[str, Rows], listed: Sequence[str] | None, where: 
     for split in ("validation", "test"):
         refuse_unlearned(parts[split], split, found, where[split])
     return tuple(names)
+
+
+def sorted_names(names: Iterable[str]) -> list[str]:
+    """Return names in alphabetical order, numbers first and by value."""
+    return sorted(names, key=lambda name: (not name.isdecimal(), name.zfill(20) if name.isdecimal() else name))
 
 
 def text_rows(

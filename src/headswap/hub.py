@@ -58,7 +58,7 @@ def read_hub(hub: Hub, reading: Reading) -> dict[str, Table]:
 
 
 def _table(name: str, rows: Any, reading: Reading) -> Table:
-    require(name, reading.columns, list(rows.column_names), "set task.text and task.label to its columns")
+    require(name, reading.columns, list(rows.column_names), f"{reading.remedy} its columns")
     columns = rows.select_columns(list(reading.columns)).with_format(None)[:]
     for column in reading.columns:
         feature = rows.features[column]

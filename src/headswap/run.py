@@ -100,7 +100,7 @@ def run(config: Config, folder: RunFolder, report: Report, stop: Stop | None = N
         "micro_batch_size": progress.micro_batch_size or train.micro_batch_size,
     }
     if hardware.first:
-        write_predictions(folder / PREDICTIONS, scores)
+        write_predictions(folder / PREDICTIONS, scores, plugs.metrics[0])
         if config.output.keep_model:
             said = card(Facts(config, plugs, splits, batches.notes, ledger, scores))
             save(plain, tokenizer, folder / "model", said)

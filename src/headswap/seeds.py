@@ -20,7 +20,7 @@ class Seeds:
     """The tree of streams under one root seed.
 
     Roles in use: `body` and `head` (initial weights), `order` (batches of an epoch), `subset` (which rows are used),
-    `split` (automatic splits), `dropout` (per optimizer step, micro-step and rank).
+    `split` (automatic splits), `mask` (which tokens are hidden), `dropout` (per optimizer step, micro-step and rank).
     """
 
     root: int

@@ -40,12 +40,19 @@ class Reading:
         encoding: of csv, tsv and jsonl files.
         delimiter: of csv and tsv files; None is the suffix's own.
         quotes: whether `"` wraps fields; False for tsv files in GLUE's manner, where it is an ordinary character.
+        keys: the configuration's keys that name the columns, for messages.
     """
 
     columns: tuple[str, ...]
     encoding: str = "utf-8"
     delimiter: str | None = None
     quotes: bool = True
+    keys: tuple[str, ...] = ("task.text", "task.label")
+
+    @property
+    def remedy(self) -> str:
+        """Return `set task.text and task.label to`, which a message ends on."""
+        return f"set {' and '.join(filter(None, (', '.join(self.keys[:-1]), *self.keys[-1:])))} to"
 
 
 @dataclass(frozen=True)
@@ -233,10 +240,8 @@ def _read_csv(path: Path, text: str, reading: Reading) -> Table:
             f"that row, or set task.quotes=false if quotation marks are ordinary characters there"
         ) from error
     header = rows[0]
-    remedy = (
-        "set task.text and task.label to columns of the header (the first line), task.delimiter if it is cut wrongly"
-    )
-    require(str(path), reading.columns, header, remedy)
+    remedy = "columns of the header (the first line), task.delimiter if it is cut wrongly"
+    require(str(path), reading.columns, header, f"{reading.remedy} {remedy}")
     places = [header.index(column) for column in reading.columns]
     _refuse_ragged(path, rows, lines)
     columns = {header[place]: [row[place] for row in rows[1:]] for place in places}
@@ -270,7 +275,7 @@ def _read_json(path: Path, text: str, reading: Reading) -> Table:
     if wrong:
         raise DataError(f"{path}: a row is not an object; found one at line {wrong[0]}; write one object a line")
     known = list(dict.fromkeys(key for _, item in items for key in item))
-    require(str(path), reading.columns, known, "set task.text and task.label to keys of its objects")
+    require(str(path), reading.columns, known, f"{reading.remedy} keys of its objects")
     columns = {column: [item.get(column) for _, item in items] for column in reading.columns}
     return Table(str(path), columns, [place for place, _ in items])
 
@@ -281,7 +286,7 @@ def _read_parquet(path: Path, reading: Reading) -> Table:
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            require(str(path), reading.columns, file.schema_arrow.names, "set task.text and task.label to its columns")
+            require(str(path), reading.columns, file.schema_arrow.names, f"{reading.remedy} its columns")
             columns = file.read(columns=list(reading.columns)).to_pydict()
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path}: cannot be read as parquet; found {error}; write the file again") from error

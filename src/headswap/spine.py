@@ -99,7 +99,7 @@ class StudyConfig:
     sizes: list[int] = field(default_factory=list)
     validation_share: float = 0.2
     seeds: int = 10
-    margin: float = 0.01
+    margin: float | None = None
     confidence: float = 0.95
     workers: int | None = None
     may_differ: list[str] = field(default_factory=list)
@@ -268,5 +268,7 @@ def _study_faults(study: StudyConfig) -> Iterator[str]:
         yield f"study.sizes: a size counts labelled rows; found {study.sizes}; set numbers above 1"
     if len(set(study.sizes)) != len(study.sizes):
         yield f"study.sizes: a size stands twice; found {study.sizes}; name each size once"
+    if study.margin is not None and study.margin < 0:
+        yield f"study.margin: must not be negative; found {study.margin}; set 0.01, 0 for none, or null"
     if not 0.5 <= study.confidence < 1:
         yield f"study.confidence: must lie in [0.5, 1); found {study.confidence}; set 0.95"

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
-from headswap.answers import Answers, Scores
+from headswap.answers import Answers, Scores, Summed
 from headswap.contracts import Metric, Splits
 from headswap.durable import read_manifest, replace_file
 from headswap.hardware import Hardware
@@ -73,8 +73,12 @@ def collapsed(answers: Answers) -> bool:
     return False
 
 
-def write_predictions(path: Path, scores: Mapping[str, Scores]) -> None:
-    """Write every scored example: split, id, label, prediction, logits, metrics that are means. Statistics need it."""
+def write_predictions(path: Path, scores: Mapping[str, Scores], primary: Metric) -> None:
+    """Write every scored example: split, id, label, prediction, logits, and what a study's statistics need.
+
+    That is the value of each metric that is a mean (`value_accuracy`), and what the example adds to the sums that the
+    primary metric is a function of (`sums_entity_f1`).
+    """
     tables = [
         pyarrow.table(
             {
@@ -84,6 +88,7 @@ def write_predictions(path: Path, scores: Mapping[str, Scores]) -> None:
                 "prediction": _plain(found.answers.predictions),
                 "logits": [output.ravel() for output in found.answers.outputs] or [None] * len(found.ids),
                 **{f"value_{name}": values for name, values in found.examples.items()},
+                **_sums(primary, found.answers),
             }
         )
         for split, found in scores.items()
@@ -91,6 +96,10 @@ def write_predictions(path: Path, scores: Mapping[str, Scores]) -> None:
     content = pyarrow.BufferOutputStream()
     pyarrow.parquet.write_table(pyarrow.concat_tables(tables, promote_options="permissive"), content)
     replace_file(path, content.getvalue().to_pybytes())
+
+
+def _sums(metric: Metric, answers: Answers) -> dict[str, list[np.ndarray]]:
+    return {f"sums_{metric.name}": list(metric.sums(answers))} if isinstance(metric, Summed) else {}
 
 
 def _plain(items: Any) -> Any:

@@ -12,7 +12,7 @@ import codecs
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from headswap import rows as cut
@@ -109,6 +109,10 @@ class TableTask:
         """Return one value a row; splits and subsets keep their shares."""
         return [0] * len(rows["id"])
 
+    def meanings(self, rows: Rows) -> Sequence[Any]:
+        """Return what each row is labelled with: repeats of one text whose labels differ are counted."""
+        return self.strata(rows)
+
     def keys(self, rows: Rows) -> list[str]:
         """Return one text a row by which repeats are found."""
         return cut.normalised([rows[column] for column in self.inputs])
@@ -175,10 +179,12 @@ class TableTask:
         given = {"train": self.source or self.train, "validation": self.validation, "test": self.test}
         return {split: source for split, source in given.items() if source}
 
-    def reading(self, targets: bool = True) -> Reading:
+    def reading(self) -> Reading:
         """Return how the task's files are read."""
-        wanted = (*self.inputs, *(self.targets if targets else ()), *([self.id] if self.id else []))
-        return Reading(tuple(dict.fromkeys(wanted)), self.encoding, self.delimiter, self.quotes)
+        wanted = (*self.inputs, *self.targets, *([self.id] if self.id else []))
+        keys = tuple(f"task.{field.name}" for field in fields(self) if _names_any(getattr(self, field.name), wanted))
+        keys = keys or ("the task's columns",)
+        return Reading(tuple(dict.fromkeys(wanted)), self.encoding, self.delimiter, self.quotes, keys)
 
     def _whole(self, request: DataRequest) -> Whole:
         """Read, check and split all rows: what the runs of a study share, whatever their seed and size."""
@@ -214,7 +220,7 @@ class TableTask:
     def _without_repeats(self, parts: dict[str, Rows], drop: bool) -> tuple[dict[str, Rows], dict[str, Any]]:
         keys = {split: self.keys(parts[split]) if split in parts else [] for split in SPLITS}
         stay, counts = cut.find_repeats(keys)
-        labels = [str(label) for split in SPLITS if split in parts for label in self.strata(parts[split])]
+        labels = [str(label) for split in SPLITS if split in parts for label in self.meanings(parts[split])]
         conflicts = cut.count_conflicts([key for split in SPLITS for key in keys[split]], labels)
         dropped = {split: len(keys[split]) - len(stay[split]) if drop else 0 for split in parts}
         told = {"repeats": counts, "rows_dropped_as_repeats": dropped, "texts_with_conflicting_labels": conflicts}
@@ -248,6 +254,11 @@ class TableTask:
 def model_inputs(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return what the model is given: all but the targets, whose names begin with `labels` or `target`."""
     return {name: tensor for name, tensor in batch.items() if not name.startswith(("labels", "target"))}
+
+
+def _names_any(setting: Any, columns: Sequence[str]) -> bool:
+    """Say whether a field's value is one of these columns, or a list with one of them."""
+    return any(name in columns for name in (setting if isinstance(setting, list) else [setting]))
 
 
 def shortly(value: Any) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from headswap.answers import Answers, Problem
+from headswap.metrics import counts
 from headswap.metrics.offline import Offline
 
 if TYPE_CHECKING:
@@ -47,6 +48,13 @@ class MacroF1(Offline):
 
         return float(f1_score(references, predictions, labels=labels, average="macro", zero_division=0))  # type: ignore[arg-type]
 
+    def sums(self, answers: Answers) -> np.ndarray:
+        """Return whether an example is right, predicted and actual of each label."""
+        return counts.of_labels(answers.predictions, answers.references, answers.labels.count)
+
+    def of_sums(self, totals: np.ndarray) -> float:
+        return float(counts.f1(totals.reshape(3, -1)).mean())
+
 
 @dataclass(frozen=True)
 class Matthews(Offline):
@@ -63,3 +71,15 @@ class Matthews(Offline):
         if len({*references, *predictions}) == 1:  # scikit-learn answers 0 too, with a warning
             return 0.0
         return float(matthews_corrcoef(references, predictions))
+
+    def sums(self, answers: Answers) -> np.ndarray:
+        """Return whether an example is right, predicted and actual of each label."""
+        return counts.of_labels(answers.predictions, answers.references, answers.labels.count)
+
+    def of_sums(self, totals: np.ndarray) -> float:
+        import numpy as np
+
+        right, predicted, actual = totals.reshape(3, -1)
+        examples = actual.sum()
+        below = (examples**2 - predicted @ predicted) * (examples**2 - actual @ actual)
+        return float((right.sum() * examples - actual @ predicted) / np.sqrt(below)) if below > 0 else 0.0

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from headswap.answers import Problem
+from headswap.answers import Answers, Problem
 from headswap.metrics.offline import Offline
 
 if TYPE_CHECKING:
@@ -41,6 +41,25 @@ class Bleu(Generated):
 
         measure = BLEU(tokenize=self.tokenize, lowercase=self.lowercase)
         return float(measure.corpus_score(predictions, _streams(references)).score)
+
+    def sums(self, answers: Answers) -> np.ndarray:
+        """Return each example's n-grams in common, its n-grams, its length and that of the nearest reference."""
+        import numpy as np
+        from sacrebleu.metrics.bleu import BLEU
+
+        # The counts do not hang on effective_order; without it sentence_score logs that a sentence has no BLEU.
+        measure = BLEU(tokenize=self.tokenize, lowercase=self.lowercase, effective_order=True)
+        pairs = zip(answers.predictions, answers.references, strict=True)
+        found = [measure.sentence_score(text, texts) for text, texts in pairs]
+        rows = [[*each.counts, *each.totals, each.sys_len, each.ref_len] for each in found]
+        return np.array(rows, dtype=np.float64)
+
+    def of_sums(self, totals: np.ndarray) -> float:
+        from sacrebleu.metrics.bleu import BLEU
+
+        right, given = totals[:-2].reshape(2, -1).tolist()
+        lengths = (int(length) for length in totals[-2:])
+        return float(BLEU.compute_bleu(right, given, *lengths, smooth_method="exp").score)
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from headswap.answers import Answers, Problem
 from headswap.errors import DataError
 from headswap.metrics.offline import Offline
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class Predicted(Offline):
@@ -16,9 +19,30 @@ class Predicted(Offline):
 
     problems: ClassVar[tuple[Problem, ...]] = ("masked_language_modeling", "causal_language_modeling")
     form: ClassVar[str] = "sums"
+    column: ClassVar[int] = 0
 
     def given(self, answers: Answers) -> dict[str, Any]:
         return {"predictions": answers.predictions}
+
+    def score(self, predictions: Any, references: Any = None) -> float:
+        totals = self._columns(predictions).sum(axis=0)
+        if totals[1] == 0:
+            raise DataError(
+                f"metric={self.name}: the split has no token to predict; found 0 targets; give it more text"
+            )
+        return self.of_sums(totals)
+
+    def sums(self, answers: Answers) -> np.ndarray:
+        """Return each example's loss, or right ones, and its targets."""
+        return self._columns(answers.predictions)
+
+    def of_sums(self, totals: np.ndarray) -> float:
+        return float(totals[0] / totals[1]) if totals[1] else math.nan
+
+    def _columns(self, outputs: Any) -> np.ndarray:
+        import numpy as np
+
+        return np.asarray(outputs, dtype=np.float64)[:, [self.column, 2]]
 
 
 @dataclass(frozen=True)
@@ -29,9 +53,9 @@ class Perplexity(Predicted):
     library: ClassVar[str] = "exp of PyTorch cross_entropy over all targets"
     greater_is_better: ClassVar[bool] = False
 
-    def score(self, predictions: Any, references: Any = None) -> float:
-        loss = _share(predictions, 0, self.name)
-        return math.exp(loss) if loss < 700 else math.inf
+    def of_sums(self, totals: np.ndarray) -> float:
+        loss = super().of_sums(totals)
+        return math.inf if loss >= 700 else math.exp(loss)
 
 
 @dataclass(frozen=True)
@@ -42,9 +66,6 @@ class TokenLoss(Predicted):
     library: ClassVar[str] = "PyTorch cross_entropy over all targets"
     greater_is_better: ClassVar[bool] = False
 
-    def score(self, predictions: Any, references: Any = None) -> float:
-        return _share(predictions, 0, self.name)
-
 
 @dataclass(frozen=True)
 class TargetAccuracy(Predicted):
@@ -52,15 +73,4 @@ class TargetAccuracy(Predicted):
 
     name: ClassVar[str] = "target_accuracy"
     library: ClassVar[str] = "scikit-learn accuracy_score over all targets"
-
-    def score(self, predictions: Any, references: Any = None) -> float:
-        return _share(predictions, 1, self.name)
-
-
-def _share(sums: Any, column: int, metric: str) -> float:
-    import numpy as np
-
-    totals = np.asarray(sums, dtype=np.float64).sum(axis=0)
-    if totals[2] == 0:
-        raise DataError(f"metric={metric}: the split has no token to predict; found 0 targets; give it more text")
-    return float(totals[column] / totals[2])
+    column: ClassVar[int] = 1

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from headswap.answers import Answers, Problem
+from headswap.metrics import counts
 from headswap.metrics.offline import Offline
 
 if TYPE_CHECKING:
@@ -25,8 +26,16 @@ class MultiLabel(Offline):
         return {name: np.asarray(row, dtype=np.int64) for name, row in rows.items()}
 
 
+class MultiLabelF1(MultiLabel):
+    """What the F1s share: they hang on each label's counts alone."""
+
+    def sums(self, answers: Answers) -> np.ndarray:
+        """Return whether an example is right, predicted and actual of each label."""
+        return counts.of_rows(*self.given(answers).values())
+
+
 @dataclass(frozen=True)
-class MultiLabelMicroF1(MultiLabel):
+class MultiLabelMicroF1(MultiLabelF1):
     """F1 over all (example, label) pairs at once: common labels count most."""
 
     name: ClassVar[str] = "multi_label_micro_f1"
@@ -35,9 +44,12 @@ class MultiLabelMicroF1(MultiLabel):
     def score(self, predictions: Any, references: Any) -> float:
         return _f1(predictions, references, "micro")
 
+    def of_sums(self, totals: np.ndarray) -> float:
+        return float(counts.f1(totals.reshape(3, -1).sum(axis=1, keepdims=True))[0])
+
 
 @dataclass(frozen=True)
-class MultiLabelMacroF1(MultiLabel):
+class MultiLabelMacroF1(MultiLabelF1):
     """Unweighted mean of each label's F1; a label never predicted nor present counts 0."""
 
     name: ClassVar[str] = "multi_label_macro_f1"
@@ -45,6 +57,9 @@ class MultiLabelMacroF1(MultiLabel):
 
     def score(self, predictions: Any, references: Any) -> float:
         return _f1(predictions, references, "macro")
+
+    def of_sums(self, totals: np.ndarray) -> float:
+        return float(counts.f1(totals.reshape(3, -1)).mean())
 
 
 def _f1(predictions: Any, references: Any, average: str) -> float:

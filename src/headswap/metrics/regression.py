@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from headswap.answers import Problem
+from headswap.answers import Answers, Problem
 from headswap.metrics.offline import Offline
 
 if TYPE_CHECKING:
@@ -31,6 +31,22 @@ class Pearson(Regression):
         from scipy.stats import pearsonr
 
         return _correlation(pearsonr, predictions, references)
+
+    def sums(self, answers: Answers) -> np.ndarray:
+        """Return x, y, x², y² and xy of each output, around the split's means, and 1."""
+        import numpy as np
+
+        first, second = (_columns(side) for side in (answers.predictions, answers.references))
+        first, second = first - first.mean(axis=0), second - second.mean(axis=0)
+        return np.column_stack([first, second, first**2, second**2, first * second, np.ones(len(first))])
+
+    def of_sums(self, totals: np.ndarray) -> float:
+        import numpy as np
+
+        first, second, square, other, product = totals[:-1].reshape(5, -1) / totals[-1]
+        spread = np.maximum(square - first**2, 0) * np.maximum(other - second**2, 0)
+        shared = product - first * second
+        return float(np.divide(shared, np.sqrt(spread), out=np.zeros_like(shared), where=spread > 0).mean())
 
 
 @dataclass(frozen=True)
@@ -59,6 +75,18 @@ class RootMeanSquaredError(Regression):
 
         errors = _columns(predictions) - _columns(references)
         return float(np.sqrt((errors**2).mean(axis=0)).mean())
+
+    def sums(self, answers: Answers) -> np.ndarray:
+        """Return the squared error of each output, and 1."""
+        import numpy as np
+
+        squares = (_columns(answers.predictions) - _columns(answers.references)) ** 2
+        return np.column_stack([squares, np.ones(len(squares))])
+
+    def of_sums(self, totals: np.ndarray) -> float:
+        import numpy as np
+
+        return float(np.sqrt(totals[:-1] / totals[-1]).mean())
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from headswap.answers import Answers, Problem
 from headswap.errors import ConfigError
+from headswap.metrics import counts
 from headswap.metrics.offline import Offline
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Scheme = Literal["IOB1", "IOB2", "IOE1", "IOE2", "IOBES", "BILOU"]
 _PREFIXES = {"IOB1": "BI", "IOB2": "BI", "IOE1": "IE", "IOE2": "IE", "IOBES": "BIES", "BILOU": "BILU", None: "BIES"}
@@ -34,6 +38,16 @@ class TokenAccuracy(Words):
 
         return float(accuracy_score(_flat(references), _flat(predictions)))
 
+    def sums(self, answers: Answers) -> np.ndarray:
+        """Return each example's right words and its words."""
+        import numpy as np
+
+        pairs = zip(answers.predictions, answers.references, strict=True)
+        return np.array([[np.sum(np.equal(told, true)), len(true)] for told, true in pairs], dtype=np.float64)
+
+    def of_sums(self, totals: np.ndarray) -> float:
+        return float(counts.share(totals[:1], totals[1:])[0])
+
 
 @dataclass(frozen=True)
 class TokenMacroF1(Words):
@@ -50,6 +64,16 @@ class TokenMacroF1(Words):
 
         given = _flat(references), _flat(predictions)
         return float(f1_score(*given, labels=labels, average="macro", zero_division=0))  # type: ignore[arg-type]
+
+    def sums(self, answers: Answers) -> np.ndarray:
+        """Return each label's right, predicted and actual words of each example."""
+        import numpy as np
+
+        labels, pairs = answers.labels.count, zip(answers.predictions, answers.references, strict=True)
+        return np.stack([counts.of_labels(told, true, labels).sum(axis=0) for told, true in pairs])
+
+    def of_sums(self, totals: np.ndarray) -> float:
+        return float(counts.f1(totals.reshape(3, -1)).mean())
 
 
 def _flat(rows: Sequence[Sequence[int]]) -> list[int]:
@@ -83,6 +107,25 @@ class Entities(Words):
 
         return {"zero_division": 0, "mode": "strict", "scheme": getattr(scheme, self.scheme)}
 
+    def sums(self, answers: Answers) -> np.ndarray:
+        """Return each example's entities that are right, predicted and actual."""
+        import numpy as np
+
+        read = self.given(answers)
+        pairs = zip(map(self.entities, read["predictions"]), map(self.entities, read["references"]), strict=True)
+        return np.array([[len(told & true), len(told), len(true)] for told, true in pairs], dtype=np.float64)
+
+    def entities(self, tags: list[str]) -> set[tuple]:
+        """Return (type, first word, last word) of the entities that the tags of one example spell out."""
+        if self.scheme is None:
+            from seqeval.metrics.sequence_labeling import get_entities
+
+            return set(get_entities(tags))
+        from seqeval import scheme
+
+        found = scheme.Entities([tags], getattr(scheme, self.scheme)).entities[0]
+        return {(each.tag, each.start, each.end) for each in found}
+
 
 @dataclass(frozen=True)
 class EntityF1(Entities):
@@ -95,6 +138,9 @@ class EntityF1(Entities):
         from seqeval.metrics import f1_score
 
         return float(f1_score(references, predictions, **self.settings()))  # type: ignore[arg-type]
+
+    def of_sums(self, totals: np.ndarray) -> float:
+        return float(counts.f1(totals[:, None])[0])
 
 
 @dataclass(frozen=True)
@@ -109,6 +155,9 @@ class EntityPrecision(Entities):
 
         return float(precision_score(references, predictions, **self.settings()))  # type: ignore[arg-type]
 
+    def of_sums(self, totals: np.ndarray) -> float:
+        return float(counts.share(totals[:1], totals[1:2])[0])
+
 
 @dataclass(frozen=True)
 class EntityRecall(Entities):
@@ -121,6 +170,9 @@ class EntityRecall(Entities):
         from seqeval.metrics import recall_score
 
         return float(recall_score(references, predictions, **self.settings()))  # type: ignore[arg-type]
+
+    def of_sums(self, totals: np.ndarray) -> float:
+        return float(counts.share(totals[:1], totals[2:])[0])
 
 
 def _check_tags(names: Sequence[str], scheme: str | None, metric: str) -> None:

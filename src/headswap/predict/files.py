@@ -51,7 +51,7 @@ def predict_file(
     check_output(output, path, tuple(OUTPUTS))
     table = read_whole(path, columns, _reading(predictor))
     rows = rows_of(table, predictor, tuple(columns))
-    part = _Part(output.with_name(f"{output.name}.part"), _key(predictor, path, rows))
+    part = _Part(output.with_name(f"{output.name}.part"), _key(predictor, rows))
     cells = part.read()
     while len(cells) < table.row_count:
         tell(len(cells), table.row_count)
@@ -78,7 +78,7 @@ def rows_of(table: Table, predictor: Predictor, columns: Sequence[str]) -> dict[
         takes, found = f"{len(inputs)} ({', '.join(inputs)})", f"{len(names)}: {', '.join(names)}"
         raise ConfigError(f"--column: wrong number of columns; found {found}; this model takes {takes}")
     require(table.name, names, list(table.columns), "name the text column with --column")
-    rows: dict[str, list[Any]] = {"id": [str(place) for place in range(table.row_count)]}
+    rows: dict[str, list[Any]] = {"id": [str(place + 1) for place in range(table.row_count)]}
     return rows | {name: _cells(table, column, name, predictor) for name, column in zip(inputs, names, strict=True)}
 
 
@@ -130,10 +130,13 @@ class _Part:
             ) from error
 
 
-def _key(predictor: Predictor, path: Path, rows: dict[str, list[Any]]) -> str:
-    """Return one line that is the same for the same file, columns, task and weights."""
+def _key(predictor: Predictor, rows: dict[str, list[Any]]) -> str:
+    """Return one line that is the same for the same inputs, whichever columns they stand in, and the same model."""
+    from headswap.encoded import tokenizer_hash
+
     weights = {file.name: file_sha256(file) for file in weight_files(predictor.folder)}
-    about = [file_sha256(path), list(rows), repr(predictor.task), weights, predictor.max_length]
+    model = [weights, tokenizer_hash(predictor.tokenizer), predictor.max_length, predictor.calibration]
+    about = [rows, repr(predictor.task), model]
     return f"headswap predict {hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()}"
 
 

@@ -32,16 +32,12 @@ _TASKS = {
 }
 
 
-def plain_task(folder: Path, pair: bool = False) -> Task:
-    """Return a task that reads the inputs of the checkpoint's architecture.
-
-    Args:
-        pair: two texts rather than one, where the task may be either.
-    """
+def plain_task(folder: Path) -> Task:
+    """Return a task that reads the inputs of the checkpoint's architecture; one text, where they may be a pair."""
     about = read_json(folder / "config.json")
     architecture = str((about.get("architectures") or [""])[0])
     if architecture.endswith(_SEQUENCE):
-        target, fields = _sequence(about, pair)
+        target, fields = _sequence(about)
     else:
         ending = next((name for name in _TASKS if architecture.endswith(name)), None)
         if ending is None:
@@ -55,9 +51,9 @@ def plain_task(folder: Path, pair: bool = False) -> Task:
     return configuration.build(node, "task", Task)
 
 
-def _sequence(about: Mapping[str, Any], pair: bool) -> tuple[str, dict[str, Any]]:
+def _sequence(about: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     names = label_names(about)
-    texts = {"text": ["text", "text_pair"] if pair else ["text"]}
+    texts = {"text": ["text"]}
     problem = about.get("problem_type")
     if problem == "multi_label_classification":
         return "multi_label.MultiLabel", {**texts, "label": ["labels"]}

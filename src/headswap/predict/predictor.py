@@ -6,7 +6,7 @@ rows -> features, as in training -> batches of like length -> Task.observe -> Ta
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ class Predictor:
         items = list(inputs)
         if not items:
             raise DataError("inputs: nothing to predict; found an empty list; give one input or more")
-        names = self.inputs_for(items[0] if isinstance(items[0], tuple | list) else ())
+        names = self.inputs_for(items[0] if isinstance(items[0], tuple | list | Mapping) else ())
         columns: dict[str, list[Any]] = {"id": [str(place) for place in range(len(items))]}
         cells = [self._cells(item, place, names) for place, item in enumerate(items)]
         return columns | {name: [row[number] for row in cells] for number, name in enumerate(names)}
@@ -108,10 +108,11 @@ class Predictor:
                     outputs[feature] = output
         return Observed(outputs, encoded, rows, self.tokenizer, self.labels, self.calibration)
 
-    def inputs_for(self, values: Sequence[Any]) -> tuple[str, ...]:
+    def inputs_for(self, values: Collection[Any]) -> tuple[str, ...]:
         """Return the input columns; a plain sequence classifier takes pairs where it is given two values."""
-        if self.config is None and len(values) == 2 and self.task.auto_class == "AutoModelForSequenceClassification":
-            self.task = plain_task(self.folder, pair=True)
+        if self.config is None and self.task.auto_class == "AutoModelForSequenceClassification":
+            names = ["text", "text_pair"] if len(values) == 2 else ["text"]
+            self.task = _changed(self.task, {"text": names})
         return self.task.inputs
 
     def _cells(self, item: Any, place: int, names: Sequence[str]) -> list[Any]:

@@ -1,7 +1,8 @@
 """Set a treatment's runs against the control's, seed by seed on the same test examples. Study chain: runs -> contrasts.
 
 The metrics whose value an example has alone are compared by the crossed interval; those that only a whole split has
-(F1, Matthews) by the t interval over seeds, and from 10 seeds by resampling seeds and examples.
+(F1, BLEU, perplexity) by the t interval over seeds, and from 10 seeds by resampling seeds and examples where the metric
+is a function of sums over examples (answers.Summed).
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
+from headswap.answers import Summed
+from headswap.contracts import Metric
 from headswap.errors import RunError
 from headswap.spine import StudyConfig
 from headswap.study import statistics
@@ -64,14 +68,18 @@ class Contrast:
     """Mean share of test examples that the two runs of a pair predict differently."""
 
 
-def contrast(pairs: Sequence[Pair], study: StudyConfig) -> Contrast:
-    """Compare the paired runs of one size. Raises RunError when they were not tested on the same examples."""
+def contrast(pairs: Sequence[Pair], study: StudyConfig, metric: Metric | None = None) -> Contrast:
+    """Compare the paired runs of one size. Raises RunError when they were not tested on the same examples.
+
+    Args:
+        metric: the primary one, whose scores of resampled examples are wanted; without it those of means alone are.
+    """
     check_same_test(pairs)
     first, second = pairs[0]
     scores = tuple(PairedScores(a.seed, a.score, b.score, str(a.folder), str(b.folder)) for a, b in pairs)
     seeds_interval = statistics.t_interval([pair.difference for pair in scores], study.confidence)
-    interval, components = _interval(pairs, seeds_interval)
-    fair = statistics.equivalence(interval, study.margin)
+    interval, components = _interval(pairs, seeds_interval, metric)
+    fair = statistics.equivalence(interval, study.margin) if study.margin else None
     detectable, needed = _power(interval, components, study)
     return Contrast(
         first.arm,
@@ -83,7 +91,7 @@ def contrast(pairs: Sequence[Pair], study: StudyConfig) -> Contrast:
         interval,
         seeds_interval,
         "seeds only" if interval is seeds_interval else "seeds and examples",
-        outcome(interval, fair, first.result.get("greater_is_better", True)),
+        outcome(interval, fair, first.greater_is_better),
         fair,
         components,
         detectable,
@@ -112,6 +120,20 @@ def check_same_test(pairs: Sequence[Pair]) -> None:
                 f"{reference.folder} and {run.folder}: runs of one comparison must share metric, labels and test rows; "
                 f"{fault}; run them with the same task, data.split_seed, data.test_rows and metric"
             )
+    for one, other in pairs:
+        _check_same_targets(one, other)
+
+
+def _check_same_targets(first: FinishedRun, second: FinishedRun) -> None:
+    """Refuse language models of a pair that had other tokens to guess: their losses are not of one thing."""
+    if not first.problem.endswith("language_modeling"):
+        return
+    counts = [[sums[2] for sums in run.predictions] for run in (first, second)]
+    if counts[0] != counts[1]:
+        raise RunError(
+            f"{first.folder} and {second.folder}: runs of one comparison must guess the same tokens; found "
+            f"{sum(counts[0]):.0f} and {sum(counts[1]):.0f} targets; give both arms one tokenizer and one masking"
+        )
 
 
 def example_values(run: FinishedRun) -> NDArray[np.floating] | None:
@@ -122,25 +144,23 @@ def example_values(run: FinishedRun) -> NDArray[np.floating] | None:
     values = run.values
     if values is None or not run.result.get("per_example", {}).get(run.primary, False) or not run.ids.size:
         return None
-    if abs(values.mean() - run.score) > 1e-6 * max(1.0, abs(run.score)):
-        raise RunError(
-            f"{run.folder}: predictions.parquet and result.json disagree; "
-            f"test {run.primary} {values.mean():.6f} and {run.score:.6f}; run it again with output.reuse=false"
-        )
+    _check_score(run, float(values.mean()))
     return values
 
 
-def _interval(pairs: Sequence[Pair], over_seeds: Interval) -> tuple[Interval, Components | None]:
+def _interval(pairs: Sequence[Pair], over_seeds: Interval, metric: Metric | None) -> tuple[Interval, Components | None]:
     values = [[example_values(run) for run in pair] for pair in pairs]
     rows = [first - second for first, second in values if first is not None and second is not None]
     if len(rows) == len(pairs):
         differences = np.array(rows)
         crossed = statistics.crossed_interval(differences, over_seeds.confidence)
         return crossed, statistics.variance_components(differences) if crossed.known else None
-    statistic = _whole_split(pairs) if len(pairs) >= BOOTSTRAP_SEEDS else None
+    statistic = _whole_split(pairs, metric) if len(pairs) >= BOOTSTRAP_SEEDS else None
     if statistic is not None:
         size = len(pairs), len(pairs[0][0].ids)
-        return statistics.pigeonhole_interval(statistic, *size, over_seeds.confidence), None
+        resampled = statistics.pigeonhole_interval(statistic, *size, over_seeds.confidence)
+        if resampled.known:
+            return resampled, None
     spread = over_seeds.standard_error
     return over_seeds, None if spread is None else Components(spread**2 * len(pairs), 0.0, 0.0)
 
@@ -153,7 +173,7 @@ def _power(
     if error is None or freedom is None:
         return None, (None, None)
     detectable = statistics.minimum_detectable_effect(error, freedom, study.confidence)
-    if components is None or study.margin <= 0:
+    if components is None or not study.margin:
         return detectable, (None, None)
     examples = interval.examples or 1
     needed = statistics.size_needed(components, study.margin, interval.seeds, examples, study.confidence)
@@ -175,39 +195,32 @@ def _difference(first: FinishedRun, second: FinishedRun) -> str:
     return ""
 
 
-def _whole_split(pairs: Sequence[Pair]) -> Callable[[NDArray, NDArray], float] | None:
-    """Return (seeds, example counts) -> mean difference from confusion matrices, None for a metric not known here."""
-    score = _CONFUSION_SCORES.get(pairs[0][0].primary)
-    if score is None or not pairs[0][0].classifies:
+def _whole_split(pairs: Sequence[Pair], metric: Metric | None) -> Callable[[NDArray, NDArray], float] | None:
+    """Return (seeds, how often each example counts) -> mean difference; None for a metric that sums do not give.
+
+    Raises RunError when the sums do not give the recorded score: they are not those of the metric that was computed.
+    """
+    runs = [run for pair in pairs for run in pair]
+    if not isinstance(metric, Summed) or any(run.sums is None or run.primary != metric.name for run in runs):
         return None
-    classes = 1 + max(int(max(run.labels.max(), run.predictions.max())) for pair in pairs for run in pair)
-    cells = [[run.labels * classes + run.predictions for run in pair] for pair in pairs]
-
-    def of(cell: NDArray, counts: NDArray) -> float:
-        return score(np.bincount(cell, weights=counts, minlength=classes**2).reshape(classes, classes))
-
-    ones = np.ones(len(pairs[0][0].ids))
-    recomputed = [of(cell, ones) for pair in cells for cell in pair]
-    if not np.allclose(recomputed, [run.score for pair in pairs for run in pair], rtol=0, atol=1e-6):
-        return None  # the run's metric averages in another way
+    columns = [sparse.csr_array(run.sums.T) for run in runs if run.sums is not None]
+    score = metric.of_sums
+    for run, column in zip(runs, columns, strict=True):
+        _check_score(run, score(column.sum(axis=1)))
 
     def statistic(seeds: NDArray, counts: NDArray) -> float:
-        gaps = {seed: of(cells[seed][0], counts) - of(cells[seed][1], counts) for seed in set(seeds.tolist())}
+        gaps = {
+            seed: score(columns[2 * seed] @ counts) - score(columns[2 * seed + 1] @ counts)
+            for seed in set(seeds.tolist())
+        }
         return float(np.mean([gaps[seed] for seed in seeds.tolist()]))
 
     return statistic
 
 
-def _macro_f1(confusion: NDArray) -> float:
-    twice = confusion.sum(axis=0) + confusion.sum(axis=1)
-    present = twice > 0
-    return float(np.mean(2 * np.diag(confusion)[present] / twice[present]))
-
-
-def _matthews(confusion: NDArray) -> float:
-    actual, predicted, total = confusion.sum(axis=1), confusion.sum(axis=0), confusion.sum()
-    below = (total**2 - predicted @ predicted) * (total**2 - actual @ actual)
-    return float((np.trace(confusion) * total - actual @ predicted) / np.sqrt(below)) if below > 0 else 0.0
-
-
-_CONFUSION_SCORES = {"macro_f1": _macro_f1, "matthews": _matthews, "matthews_correlation": _matthews}
+def _check_score(run: FinishedRun, found: float) -> None:
+    if not abs(found - run.score) <= 1e-6 * max(1.0, abs(run.score)):
+        raise RunError(
+            f"{run.folder}: predictions.parquet and result.json disagree; "
+            f"test {run.primary} {found:.6f} and {run.score:.6f}; run it again with output.reuse=false"
+        )

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from headswap.spine import StudyConfig
 from headswap.study.contrasts import Contrast
 from headswap.study.runs import FinishedRun, flatten
 from headswap.study.summaries import ArmScore
 from headswap.study.units import plural
+from headswap.study.words import words_of
 
 PLANNED_SEEDS = 10
 FEW_EXAMPLES = 100
@@ -32,13 +35,14 @@ def warnings_about(
 ) -> Iterator[str]:
     """Yield one sentence for everything that weakens the comparison."""
     main = [each for each in contrasts if each.treatment == study.treatment]
-    yield from _about_design(main)
+    words = words_of(runs[0].problem)
+    yield from _about_design(main, runs[0])
     for score in scores:
-        where = f"{score.arm} at {plural(score.labels, 'label')}"
+        where = f"{score.arm} at {plural(score.labels, words.row)}"
         if score.collapsed:
             yield (
-                f"Collapsed: {len(score.collapsed)} of {plural(score.runs, 'run')} of {where} test no better than "
-                f"always naming the commonest label (seeds {_listed(score.collapsed)}). They count in the means."
+                f"Collapsed: {len(score.collapsed)} of {plural(score.runs, 'run')} of {where} {words.collapsed} "
+                f"(seeds {_listed(score.collapsed)}). They count in the means."
             )
         if score.failed:
             yield f"Failed: {plural(score.failed, 'run')} of {where}. The means are over the runs that finished."
@@ -48,14 +52,16 @@ def warnings_about(
     yield from _about_rows(runs, study)
 
 
-def _about_design(main: Sequence[Contrast]) -> Iterator[str]:
+def _about_design(main: Sequence[Contrast], run: FinishedRun) -> Iterator[str]:
     if not main:
         return
     seeds, examples = len(main[-1].pairs), main[-1].test_examples
     if 1 < seeds <= 3:
         yield f"Few seeds: with {seeds}, a nominal 95 % interval covered 92 to 94 % in our simulations."
     if examples < FEW_EXAMPLES:
-        text = "the interval takes 0/1 scores as continuous, which is fine from 100 rows"
+        right_or_wrong = run.values is not None and bool(np.isin(run.values, (0, 1)).all())
+        taken = "takes 0/1 scores as continuous" if right_or_wrong else "is an approximation"
+        text = f"the interval {taken}, which is fine from 100 rows"
         yield f"Small test split: {plural(examples, 'row')}; {text}."
     if len(main) > 1:
         yield (

@@ -73,7 +73,8 @@ def draw(config: Config, folder: Path, records: Sequence[RunRecord]) -> Study:
     from headswap.study.results import save
 
     resolved = [replace(one, folder=(folder / one.folder).resolve()) for one in records]
-    comparison = compare_records(resolved, config.study, config.study.arms)
+    metric = configuration.build_plugs(config).metrics[0]
+    comparison = compare_records(resolved, config.study, config.study.arms, metric)
     save(comparison, folder)
     return Study(folder, comparison, write_report(comparison, folder))
 

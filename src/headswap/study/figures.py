@@ -17,7 +17,6 @@ from headswap.study.traces import (
     DASHES,
     SYMBOLS,
     band,
-    hover_number,
     layout_of,
     line,
     log_range,
@@ -27,6 +26,8 @@ from headswap.study.traces import (
 )
 from headswap.study.units import Unit, count, plural, times
 from headswap.study.verdict import percent, shown_saving
+
+NONE = "–"
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def learning_curves(comparison: Comparison) -> Figure | None:
     """One panel a size, on shared axes: mean line, t band and thin seed lines of every arm."""
     if not comparison.curves:
         return None
-    unit, share = Unit(comparison.metric), percent(comparison.study.confidence)
+    unit, share, words = Unit(comparison.metric), percent(comparison.study.confidence), comparison.words
     everything = [point for curve in comparison.curves for line in curve.seeds.values() for point in line]
     seen = [examples for examples, _ in everything if examples > 0]
     spread = padded([score * unit.scale for _, score in everything])
@@ -82,20 +83,21 @@ def learning_curves(comparison: Comparison) -> Figure | None:
         traces = [
             trace for curve in comparison.curves if curve.size == size for trace in _curve(curve, comparison, unit)
         ]
-        layout = layout_of(290, "training examples seen", f"validation {unit.title}")
+        layout = layout_of(290, f"training {words.seen}s seen", f"validation {unit.title}")
         layout["xaxis"] |= {"type": "log", "range": log_range(seen), "dtick": 1, "exponentformat": "none"}
         layout["xaxis"] |= {"separatethousands": True}
         layout["yaxis"] |= {"range": spread}
-        plots.append(Plot(plural(labels, "label"), traces, layout))
+        plots.append(Plot(plural(labels, words.row), traces, layout))
     ends = [
-        f"{curve.arm} with {plural(curve.labels, 'label')} goes from {unit.score(curve.mean[0])} to "
-        f"{unit.score(curve.mean[-1])} over {count(curve.examples[-1])} examples"
+        f"{curve.arm} with {plural(curve.labels, words.row)} goes from {unit.score(curve.mean[0])} to "
+        f"{unit.score(curve.mean[-1])} over {count(curve.examples[-1])} {words.seen}s"
         for curve in comparison.curves
         if curve.mean
     ]
     caption = (
-        f"Validation {comparison.metric.replace('_', ' ')} while training; shared axes, logarithmic examples. "
+        f"Validation {unit.name} while training{_sense(comparison)}; shared axes, logarithmic {words.seen}s. "
         f"Thick line: mean over seeds, where all have values; band: {share} t interval; thin lines: the seeds."
+        f"{words.note}"
     )
     description = f"Learning curves. {'; '.join(ends)}."
     arms = tuple(dict.fromkeys(curve.arm for curve in comparison.curves))
@@ -107,28 +109,30 @@ def score_by_labels(comparison: Comparison) -> Figure | None:
     sizes = sorted({score.labels for score in comparison.scores})
     if len(sizes) < 2:
         return None
-    unit, share = Unit(comparison.metric), percent(comparison.study.confidence)
+    unit, share, words = Unit(comparison.metric), percent(comparison.study.confidence), comparison.words
     traces: list[dict[str, Any]] = []
     for arm in comparison.arms:
         traces += _by_labels([score for score in comparison.scores if score.arm == arm], comparison, unit)
-    layout = layout_of(400, "labelled rows (training + validation)", f"test {unit.title}")
+    layout = layout_of(400, f"{words.rows} (training + validation)", f"test {unit.title}")
     ticks = {"tickvals": sizes, "ticktext": [count(size) for size in sizes]}
     layout["xaxis"] |= {"type": "log", "range": log_range([sizes[0] * 0.85, sizes[-1] * 1.18]), **ticks}
     note = _arrow(comparison, traces, layout, unit)
     caption = (
-        f"Test score against the number of labels, logarithmic. Line: mean over seeds; band: {share} t interval over "
-        f"seeds; small marks: the seeds.{note}"
+        f"Test score{_sense(comparison)} against the number of {words.rows}, logarithmic. "
+        f"Line: mean over seeds; band: {share} t interval over seeds; small marks: the seeds.{note}"
     )
-    means = [f"{s.arm} with {plural(s.labels, 'label')} {unit.score(s.mean)}" for s in comparison.scores]
+    means = [f"{s.arm} with {plural(s.labels, words.row)} {unit.score(s.mean)}" for s in comparison.scores]
     rows = tuple(
         (score.arm, count(score.labels), *_mean_cells(score.mean, score.interval.low, score.interval.high, unit))
         for score in comparison.scores
     )
-    columns = ("arm", "labels", "mean", f"{share} low", f"{share} high")
-    table = Table("Test score by number of labels", columns, rows)
-    description = f"Test score by number of labels. {'; '.join(means)}.{note}"
+    columns = ("arm", words.rows, "mean", f"{share} low", f"{share} high")
+    table = Table(f"Test score by number of {words.rows}", columns, rows)
+    description = f"Test score by number of {words.rows}. {'; '.join(means)}.{note}"
     plots = (Plot("", traces, layout),)
-    return Figure("labels", "Score against number of labels", caption, description, plots, table, comparison.arms)
+    return Figure(
+        "labels", f"Score against number of {words.rows}", caption, description, plots, table, comparison.arms
+    )
 
 
 def paired_differences(comparison: Comparison) -> Figure | None:
@@ -136,20 +140,21 @@ def paired_differences(comparison: Comparison) -> Figure | None:
     main = comparison.main_contrasts
     if not main:
         return None
-    unit, study = Unit(comparison.metric), comparison.study
+    unit, study, words = Unit(comparison.metric), comparison.study, comparison.words
     traces = [trace for place, each in enumerate(main) for trace in _dots(place, each, unit)]
-    layout = layout_of(380, "labelled rows", unit.difference_title)
+    layout = layout_of(380, words.rows, unit.difference_title)
     names = [count(each.labels) for each in main]
     layout["xaxis"] |= {"range": [-0.6, len(main) - 0.4], "tickvals": list(range(len(main))), "ticktext": names}
     layout["xaxis"] |= {"showgrid": False}
     layout["yaxis"] |= {"zeroline": True, "zerolinecolor": "@ink", "zerolinewidth": 1.5}
-    layout["shapes"] = [margin_band(study.margin * unit.scale)] if study.margin > 0 else []
+    layout["shapes"] = [margin_band(comparison.margin * unit.scale)] if comparison.margin else []
     share = percent(study.confidence)
+    shaded = f" Shaded: ±{unit.margin(comparison.margin)}, what you said matters." if comparison.margin else ""
     caption = (
-        f"One ring a paired seed: {study.treatment} minus {study.control} on the same test rows. Diamond and bar: mean "
-        f"and {share} interval (over {main[-1].scope}). Shaded: ±{unit.margin(study.margin)}, what you said matters."
+        f"One ring a paired seed: {study.treatment} minus {study.control} on the same test rows{_sense(comparison)}. "
+        f"Diamond and bar: mean and {share} interval (over {main[-1].scope}).{shaded}"
     )
-    lines = [f"with {plural(e.labels, 'label')} {unit.difference(e.interval.mean)}, {e.outcome}" for e in main]
+    lines = [f"with {plural(e.labels, words.row)} {unit.difference(e.interval.mean)}, {e.outcome}" for e in main]
     pairs = [(each, pair) for each in main for pair in each.pairs]
     rows = tuple(
         (
@@ -160,7 +165,7 @@ def paired_differences(comparison: Comparison) -> Figure | None:
         )
         for each, pair in pairs
     )
-    columns = ("seed", "labels", study.treatment, study.control, "difference")
+    columns = ("seed", words.rows, study.treatment, study.control, "difference")
     table = Table("Paired test scores by seed", columns, rows)
     description = f"Paired seed differences: {'; '.join(lines)}."
     return Figure("pairs", "Paired seed differences", caption, description, (Plot("", traces, layout),), table)
@@ -175,7 +180,7 @@ def _curve(curve: Curve, comparison: Comparison, unit: Unit) -> list[dict[str, A
     known = [each for each in zip(curve.examples, curve.low, curve.high, strict=True) if each[1] is not None]
     traces.append(band([x for x, *_ in known], [e[1] for e in known], [e[2] for e in known], (index, unit)))
     mean = line(list(curve.examples), [value * unit.scale for value in curve.mean], f"@arm{index}", 2.6, DASHES[index])
-    traces.append(mean | named(curve.arm, index, f"%{{x:,.0f}} examples: {hover_number(unit)}"))
+    traces.append(mean | named(curve.arm, index, f"%{{x:,.0f}} {comparison.words.seen}s: {unit.hover()}"))
     return traces
 
 
@@ -189,7 +194,7 @@ def _by_labels(scores: list[ArmScore], comparison: Comparison, unit: Unit) -> li
     means = [score.mean * unit.scale for score in scores]
     drawn = line([score.labels for score in scores], means, f"@arm{index}", 2.6, DASHES[index])
     cloud = band([score.labels for score in known], *ends, (index, unit))
-    return [cloud, marks, drawn | named(scores[0].arm, index, f"%{{x:,.0f}} labels: {hover_number(unit)}")]
+    return [cloud, marks, drawn | named(scores[0].arm, index, f"%{{x:,.0f}} {comparison.words.rows}: {unit.hover()}")]
 
 
 def _arrow(comparison: Comparison, traces: list[dict[str, Any]], layout: dict[str, Any], unit: Unit) -> str:
@@ -207,13 +212,14 @@ def _arrow(comparison: Comparison, traces: list[dict[str, Any]], layout: dict[st
     )
     sense = {"at least": "≥ ", "at most": "≤ "}.get(saved.bound_kind, "")
     middle = (log10(saved.labels) + log10(end)) / 2
-    text = f"{sense}{times(value)} labels"
+    text = f"{sense}{times(value)} {comparison.words.rows}"
     font = {"size": 13, "color": "@ink"}
     place = {"x": middle, "y": height, "yshift": -13, "showarrow": False, "bgcolor": "@paper", "borderpad": 1}
     layout["annotations"] = [place | {"text": text, "font": font}]
     kind = "; the open head stands for a bound: the sizes tried do not hold the point" if saved.bound_kind else ""
     names = comparison.study.treatment, comparison.study.control
-    worth = f"{plural(saved.labels, 'label')} with {names[0]} stand for {sense}{times(value)} as many with {names[1]}"
+    rows = plural(saved.labels, comparison.words.row)
+    worth = f"{rows} with {names[0]} stand for {sense}{times(value)} as many with {names[1]}"
     return f" Arrow: {worth}{kind}."
 
 
@@ -226,11 +232,11 @@ def _dots(place: int, contrast: Contrast, unit: Unit) -> list[dict[str, Any]]:
         "marker": {"symbol": "circle-open", "size": 9, "color": "@muted", "line": {"width": 1.6}},
     }
     dots |= {"text": [f"seed {pair.seed}" for pair in contrast.pairs], "hoverinfo": "text+y"}
-    dots |= {"hovertemplate": f"%{{text}}: {hover_number(unit, '+')}<extra></extra>"}
+    dots |= {"hovertemplate": f"%{{text}}: {unit.hover(signed=True)}<extra></extra>"}
     interval = contrast.interval
     mean = line([place + 0.2], [interval.mean * unit.scale], "@ink", 2, "solid")
     mean |= {"mode": "markers", "marker": {"symbol": "diamond", "size": 11, "color": "@ink"}, "hoverinfo": "y"}
-    mean |= {"hovertemplate": f"mean: {hover_number(unit, '+')}<extra></extra>"}
+    mean |= {"hovertemplate": f"mean: {unit.hover(signed=True)}<extra></extra>"}
     if interval.high is not None:
         half = (interval.high - interval.mean) * unit.scale
         mean["error_y"] = {"type": "data", "array": [half], "color": "@ink", "thickness": 2, "width": 7}
@@ -244,13 +250,18 @@ def _curve_table(comparison: Comparison, unit: Unit) -> Table:
         for curve in comparison.curves
         for examples, mean, low, high in zip(curve.examples, curve.mean, curve.low, curve.high, strict=True)
     )
-    columns = ("arm", "labels", "examples seen", "mean", f"{share} low", f"{share} high")
+    words = comparison.words
+    columns = ("arm", words.rows, f"{words.seen}s seen", "mean", f"{share} low", f"{share} high")
     return Table("Validation score while training", columns, rows)
 
 
 def _mean_cells(mean: float, low: float | None, high: float | None, unit: Unit) -> tuple[str, str, str]:
-    ends = ["–" if end is None else unit.score(end) for end in (low, high)]
+    ends = [NONE if end is None else unit.score(end) for end in (low, high)]
     return unit.score(mean), ends[0], ends[1]
+
+
+def _sense(comparison: Comparison) -> str:
+    return "" if comparison.greater_is_better else " (less is better)"
 
 
 def _index(arm: str, comparison: Comparison) -> int:

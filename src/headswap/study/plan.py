@@ -89,4 +89,4 @@ def study_folder(config: Config) -> Path:
 
 
 def _title(arm: str, size: int | None, seed: int) -> str:
-    return f"{arm} {'all rows' if size is None else f'{size} labels'} seed {seed}"
+    return f"{arm} {'all rows' if size is None else f'{size} rows'} seed {seed}"

@@ -20,6 +20,7 @@ from headswap.study import tables
 from headswap.study.contrasts import Contrast
 from headswap.study.figures import Figure, figures
 from headswap.study.results import Comparison, plain
+from headswap.study.speed_tables import convergence_table, labels_table
 from headswap.study.traces import ARM_COLOURS, DASHES, palettes
 from headswap.study.units import Unit, count
 from headswap.study.verdict import bracket, headline, title, verdict
@@ -54,9 +55,7 @@ def render(comparison: Comparison) -> str:
         design=list(tables.design(comparison)),
         figures=drawn,
         legends={figure.name: _legend(figure, comparison) for figure in drawn},
-        results=_filled(
-            tables.score_table, tables.contrast_table, tables.convergence_table, tables.labels_table, of=comparison
-        ),
+        results=_filled(tables.score_table, tables.contrast_table, convergence_table, labels_table, of=comparison),
         recipes=tables.differing_table(comparison.overlays, "What the arms' recipes set differently"),
         keys=tables.differing_table(comparison.configs, "Keys that differ between the arms' resolved configurations"),
         ledger=tables.nested_table(comparison.ledgers, "Ledger: what became of the model's tensors, one run an arm"),
@@ -75,7 +74,7 @@ def hero(comparison: Comparison) -> dict[str, Any] | None:
     primary, unit = comparison.primary, Unit(comparison.metric)
     if primary is None:
         return None
-    interval, margin = primary.interval, comparison.study.margin
+    interval, margin = primary.interval, comparison.margin
     marks = [0.0, margin, -margin, interval.mean, *(pair.difference for pair in primary.pairs)]
     marks += [end for end in (interval.low, interval.high) if end is not None]
     low, high = min(marks), max(marks)
@@ -93,7 +92,8 @@ def hero(comparison: Comparison) -> dict[str, Any] | None:
         "mean": place(interval.mean),
         "ends": None if interval.low is None or interval.high is None else (place(interval.low), place(interval.high)),
         "margin": (place(-margin), place(margin)),
-        "margin_text": unit.margin(margin),
+        "margin_text": unit.margin(margin) if margin else "",
+        "sense": "" if comparison.greater_is_better else f" Less {unit.name} is better.",
         "seeds": [place(pair.difference) for pair in primary.pairs],
         "treatment": primary.treatment,
         "control": primary.control,
@@ -103,8 +103,8 @@ def hero(comparison: Comparison) -> dict[str, Any] | None:
 def terminal_table(comparison: Comparison) -> RichTable:
     """Return arm x size scores with the paired difference and its interval, for the command line."""
     unit = Unit(comparison.metric)
-    table = RichTable(title=Text(f"test {comparison.metric.replace('_', ' ')}"), title_justify="left")
-    table.add_column("labels", justify="right")
+    table = RichTable(title=Text(f"test {unit.name}"), title_justify="left")
+    table.add_column(comparison.words.rows, justify="right")
     for arm in comparison.arms:
         table.add_column(Text(arm), justify="right")
     others = [arm for arm in comparison.arms if arm != comparison.study.control]

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from headswap.contracts import Metric
 from headswap.errors import RunError
 from headswap.spine import StudyConfig
 from headswap.study.contrasts import Contrast, Pair, contrast
@@ -32,6 +33,8 @@ from headswap.study.summaries import (
     paired,
     speed_of_learning,
 )
+from headswap.study.units import Unit
+from headswap.study.words import Words, words_of
 
 __all__ = ["ArmScore", "Comparison", "Curve", "Excluded", "RunRecord", "compare", "save"]
 
@@ -69,6 +72,17 @@ class Comparison:
     ledgers: dict[str, dict[str, Any]] = field(default_factory=dict)
     configs: dict[str, dict[str, Any]] = field(default_factory=dict)
     data_notes: dict[str, Any] = field(default_factory=dict)
+    problem: str = "single_label_classification"
+
+    @property
+    def margin(self) -> float:
+        """The difference that matters, 0 where none is known."""
+        return self.study.margin or 0.0
+
+    @property
+    def words(self) -> Words:
+        """What rows and features are called."""
+        return words_of(self.problem)
 
     @property
     def primary(self) -> Contrast | None:
@@ -90,12 +104,16 @@ class Comparison:
         return next((score for score in self.scores if (score.arm, score.size) == (arm, size)), None)
 
 
-def compare(records: Sequence[RunRecord], study: StudyConfig, overlays: Mapping[str, Any]) -> Comparison:
+def compare(
+    records: Sequence[RunRecord], study: StudyConfig, overlays: Mapping[str, Any], metric: Metric | None = None
+) -> Comparison:
     """Read the finished runs and compare every arm with the control at every size.
 
     Args:
         records: one a run of the study, finished or failed.
+        study: without a margin of its own it gets the metric's usual one, 0 for none.
         overlays: arm -> its resolved overlay (the recipe), as the report shows it.
+        metric: the primary metric, to score resampled examples with.
 
     Raises:
         RunError: two records of one arm, size and seed; paired runs that do not share metric, labels or test rows.
@@ -104,16 +122,17 @@ def compare(records: Sequence[RunRecord], study: StudyConfig, overlays: Mapping[
     runs, excluded = _read(records)
     runs.sort(key=lambda run: (_rank(run.arm, study), run.labelled_rows, run.seed))
     if not runs:
+        study = _with_margin(study, "accuracy")
         return Comparison(study, dict(overlays), "accuracy", True, True, excluded=tuple(excluded))
-    groups = _groups(runs)
-    contrasts, alone = _contrasts(groups, study)
-    first = runs[0]
+    first, groups = runs[0], _groups(runs)
+    study = _with_margin(study, first.primary)
+    contrasts, alone = _contrasts(groups, study, metric)
     scores = tuple(arm_score(group, records, study) for group in groups.values())
     return Comparison(
         study,
         dict(overlays),
         first.primary,
-        bool(first.result.get("greater_is_better", True)),
+        first.greater_is_better,
         bool(first.result.get("per_example", {}).get(first.primary, False)),
         scores,
         contrasts,
@@ -127,7 +146,12 @@ def compare(records: Sequence[RunRecord], study: StudyConfig, overlays: Mapping[
         len(first.ids),
         *_samples(groups),
         first.about.get("data", {}).get("notes", {}),
+        first.problem,
     )
+
+
+def _with_margin(study: StudyConfig, metric: str) -> StudyConfig:
+    return study if study.margin is not None else dataclasses.replace(study, margin=Unit(metric).usual_margin)
 
 
 def save(comparison: Comparison, folder: Path) -> Path:
@@ -198,13 +222,15 @@ def _paired(treated: list[FinishedRun], controls: list[FinishedRun]) -> tuple[li
     return pairs, [_excluded(run.record, reason) for run in treated if run.seed not in matched]
 
 
-def _contrasts(groups: Groups, study: StudyConfig) -> tuple[tuple[Contrast, ...], list[Excluded]]:
+def _contrasts(
+    groups: Groups, study: StudyConfig, metric: Metric | None
+) -> tuple[tuple[Contrast, ...], list[Excluded]]:
     """Return every arm's contrasts with the control, and the runs that have no partner."""
     contrasts, alone = [], _lone_controls(groups, study)
     for arm, size in groups:
         if arm != study.control:
             pairs, unpaired = _paired(groups[arm, size], groups.get((study.control, size), []))
-            contrasts += [contrast(pairs, study)] if pairs else []
+            contrasts += [contrast(pairs, study, metric)] if pairs else []
             alone += unpaired
     return tuple(contrasts), alone
 

@@ -45,7 +45,9 @@ class LearningCurve:
 class FinishedRun:
     """One finished run: its result, its test predictions in the order of their ids, its learning curve.
 
-    `values` are the primary metric's, one a test example; None where it is no mean of such.
+    `values` are the primary metric's, one a test example; None where it is no mean of such. `sums` [examples, k] are
+    what each example adds to the sums that it is a function of; None where it is none. An item of `labels` and of
+    `predictions` is a number or, for tags, texts and rows of numbers, an object.
     """
 
     record: RunRecord
@@ -54,6 +56,7 @@ class FinishedRun:
     labels: NDArray
     predictions: NDArray
     values: NDArray | None
+    sums: NDArray | None
     curve: LearningCurve
     config: dict[str, Any]
     about: dict[str, Any]
@@ -84,8 +87,16 @@ class FinishedRun:
         return self.record.size or int(self.result["rows"]["train"]) + int(self.result["rows"]["validation"])
 
     @property
+    def problem(self) -> str:
+        return self.result.get("problem", "single_label_classification")
+
+    @property
+    def greater_is_better(self) -> bool:
+        return bool(self.result.get("greater_is_better", True))
+
+    @property
     def classifies(self) -> bool:
-        return bool(np.issubdtype(self.labels.dtype, np.integer))
+        return self.problem in ("single_label_classification", "multiple_choice")
 
     @property
     def collapsed(self) -> bool:
@@ -107,16 +118,13 @@ def read_run(record: RunRecord) -> FinishedRun:
             raise RunError(
                 f"{folder / 'result.json'}: lacks a key; found no {key!r}; run it again with output.reuse=false"
             )
-    ids, labels, predictions, values = _test_predictions(folder / "predictions.parquet", result["primary"])
+    predicted = _test_predictions(folder / "predictions.parquet", result["primary"])
     about = folder / "run.json"
     ledger = folder / "ledger.json"
     return FinishedRun(
         record,
         result,
-        ids,
-        labels,
-        predictions,
-        values,
+        *predicted,
         _curve(folder / "metrics.jsonl", result["primary"]),
         _yaml(folder / "config.yaml"),
         _json(about) if about.exists() else {},
@@ -136,7 +144,8 @@ def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def _test_predictions(path: Path, primary: str) -> tuple[NDArray, NDArray, NDArray, NDArray | None]:
+def _test_predictions(path: Path, primary: str) -> tuple[NDArray, NDArray, NDArray, NDArray | None, NDArray | None]:
+    """Return ids, labels, predictions, values and sums of the test examples, in the order of their ids."""
     try:
         table = pq.read_table(path, filters=[("split", "==", "test")])
         columns = [table[name] for name in ("id", "label", "prediction")]
@@ -146,9 +155,11 @@ def _test_predictions(path: Path, primary: str) -> tuple[NDArray, NDArray, NDArr
     order = np.argsort(ids, kind="stable")
     if len(np.unique(ids)) != len(ids):
         raise RunError(f"{path}: a test id stands twice; found {len(ids)} rows; run it again with output.reuse=false")
-    value = f"value_{primary}"
+    value, summed = (f"{kind}_{primary}" for kind in ("value", "sums"))
     values = table[value].to_numpy()[order] if value in table.column_names else None
-    return ids[order], _items(columns[1])[order], _items(columns[2])[order], values
+    found = table[summed].combine_chunks().flatten().to_numpy() if summed in table.column_names else None
+    sums = found.reshape(len(ids), -1)[order] if found is not None and found.size else None
+    return ids[order], _items(columns[1])[order], _items(columns[2])[order], values, sums
 
 
 def _items(column: pa.ChunkedArray) -> NDArray:
@@ -156,7 +167,8 @@ def _items(column: pa.ChunkedArray) -> NDArray:
     if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
         return column.to_numpy()
     items = np.empty(len(column), dtype=object)
-    items[:] = column.to_pylist()
+    for place, item in enumerate(column.to_pylist()):  # as a slice, lists of one length would become an array's rows
+        items[place] = item
     return items
 
 

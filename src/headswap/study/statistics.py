@@ -137,8 +137,9 @@ def pigeonhole_interval(
 ) -> Interval:
     """Return a t interval whose error comes from resampling seeds and examples independently (Owen 2007).
 
-    For scores that are not a mean over examples. It counts the residual variance three times over, so it errs to the
-    wide side; below 10 seeds it does not cover what it says (notes 2.4) and callers do not ask for it.
+    For scores that are not a mean over examples; where a resample has none, there is no interval. It counts the
+    residual variance three times over, so it errs to the wide side; below 10 seeds it does not cover what it says
+    (notes 2.4) and callers do not ask for it.
 
     Args:
         statistic: (seed indices, how often each example counts) -> mean paired difference.
@@ -150,6 +151,8 @@ def pigeonhole_interval(
         draws[index] = statistic(drawn, np.bincount(dice.integers(examples, size=examples), minlength=examples))
     mean = float(statistic(np.arange(seeds), np.ones(examples, dtype=np.intp)))
     bare = Interval(mean, None, None, None, None, confidence, seeds, examples, "pigeonhole bootstrap")
+    if not np.isfinite(draws).all():
+        return replace(bare, reason="the score of some resampled examples is not a number")
     return _around(_measured(bare, float(draws.std(ddof=1)), seeds - 1.0), confidence)
 
 

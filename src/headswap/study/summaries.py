@@ -125,7 +125,7 @@ def mean_curve(runs: list[FinishedRun], confidence: float) -> Curve | None:
 
 
 def _upward(run: FinishedRun) -> LearningCurve:
-    sign = 1.0 if run.result.get("greater_is_better", True) else -1.0
+    sign = 1.0 if run.greater_is_better else -1.0
     return dataclasses.replace(run.curve, scores=sign * run.curve.scores)
 
 
@@ -146,7 +146,7 @@ def labels_by_size(groups: Groups, study: StudyConfig) -> tuple[LabelsSaved, ...
     seeds = sorted(set.intersection(*every)) if every else []
     if not seeds:
         return ()
-    sign = 1.0 if groups[study.treatment, sizes[0]][0].result.get("greater_is_better", True) else -1.0
+    sign = 1.0 if groups[study.treatment, sizes[0]][0].greater_is_better else -1.0
 
     def grid(arm: str) -> np.ndarray:
         by_seed = [{run.seed: sign * run.score for run in runs} for runs in arms[arm]]

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from headswap.study.curves import Convergence, LabelsSaved
-from headswap.study.figures import Table
+from headswap.study.figures import NONE, Table
 from headswap.study.results import Comparison
 from headswap.study.runs import flatten
 from headswap.study.statistics import Interval
 from headswap.study.summaries import ArmScore
-from headswap.study.units import Unit, count, number, plural, rough, seconds, times
+from headswap.study.units import Unit, count, number, plural, seconds
 from headswap.study.verdict import TUNING, percent
-
-NONE = "–"
+from headswap.study.words import head_starts
 
 
 def score_table(comparison: Comparison) -> Table:
@@ -37,8 +35,8 @@ def score_table(comparison: Comparison) -> Table:
     )
     columns = (
         "arm",
-        "labels",
-        unit.metric.replace("_", " "),
+        comparison.words.rows,
+        unit.name,
         "SD",
         f"{share} CI",
         "runs",
@@ -74,7 +72,7 @@ def contrast_table(comparison: Comparison) -> Table:
     columns = (
         "arms",
         "verdict",
-        "labels",
+        comparison.words.rows,
         "difference",
         f"{percent(study.confidence)} CI",
         f"{inner} CI (equivalence)",
@@ -82,33 +80,6 @@ def contrast_table(comparison: Comparison) -> Table:
     columns += ("p (t)", "p (sign flip)", "pair ρ", "detects (80 %)", "pairs")
     scope = comparison.contrasts[-1].scope if comparison.contrasts else "seeds and examples"
     return Table(f"Paired differences on test; intervals over {scope}", columns, rows, words=2)
-
-
-def convergence_table(comparison: Comparison) -> Table:
-    """Return areas under the learning curves and the times to the control's final score."""
-    unit, study = Unit(comparison.metric), comparison.study
-    sign = 1 if comparison.greater_is_better else -1
-    columns = (
-        "labels",
-        f"area {study.treatment}",
-        f"area {study.control}",
-        "difference",
-        "CI",
-        "reached",
-        "examples needed",
-    )
-    columns += (f"{study.control} needed", "fewer by", "in seconds", f"{study.control} level from")
-    rows = tuple(_convergence_row(each, unit, sign) for each in comparison.convergence)
-    title = "Speed of learning: mean validation score over log examples, and examples to the control's final score"
-    return Table(title, columns, rows, words=0)
-
-
-def labels_table(comparison: Comparison) -> Table:
-    """Return the labels-saved ratio by size, a bound where it is censored."""
-    names = comparison.study.treatment, comparison.study.control
-    columns = (f"labels with {names[0]}", f"worth with {names[1]}", "ratio", "CI over seeds", "censored resamples")
-    rows = tuple(_saved_row(each) for each in comparison.labels_saved)
-    return Table("Labels saved: how many labels the control needs for the same test score", columns, rows, words=0)
 
 
 def cost_table(comparison: Comparison) -> Table:
@@ -126,7 +97,9 @@ def cost_table(comparison: Comparison) -> Table:
     )
     total = sum(score.seconds["total"] * score.runs for score in comparison.scores)
     title = f"Cost: means a run; all finished runs together {seconds(total)}"
-    return Table(title, ("arm", "labels", "runs", "steps", "examples", "train", "evaluate", "total"), rows)
+    words = comparison.words
+    columns = ("arm", words.rows, "runs", "steps", f"{words.seen}s", "train", "evaluate", "total")
+    return Table(title, columns, rows)
 
 
 def excluded_table(comparison: Comparison) -> Table:
@@ -134,7 +107,8 @@ def excluded_table(comparison: Comparison) -> Table:
         (each.arm, each.reason, each.folder, "all" if each.size is None else count(each.size), str(each.seed))
         for each in comparison.excluded
     )
-    return Table("Runs outside the comparison", ("arm", "why", "folder", "labels", "seed"), rows, words=3)
+    columns = ("arm", "why", "folder", comparison.words.rows, "seed")
+    return Table("Runs outside the comparison", columns, rows, words=3)
 
 
 def differing_table(configs: Mapping[str, Mapping[str, Any]], title: str) -> Table:
@@ -163,26 +137,31 @@ def without_empty_columns(table: Table) -> Table:
 
 def design(comparison: Comparison) -> Iterator[tuple[str, str]]:
     """Yield the lines of the design box."""
-    study, unit, primary = comparison.study, Unit(comparison.metric), comparison.primary
+    unit, primary = Unit(comparison.metric), comparison.primary
     yield "Arms", ", ".join(comparison.arms) or NONE
-    yield (
-        "Metric",
-        f"{comparison.metric.replace('_', ' ')}, {'more' if comparison.greater_is_better else 'less'} is better",
-    )
+    yield "Metric", f"{unit.name}, {'more' if comparison.greater_is_better else 'less'} is better"
     sizes = sorted({score.labels for score in comparison.scores})
-    yield "Labelled rows", f"{', '.join(map(count, sizes)) or NONE} (training and validation together)"
+    rows = comparison.words.rows if comparison.words.rows != "labels" else "labelled rows"
+    yield rows.capitalize(), f"{', '.join(map(count, sizes)) or NONE} (training and validation together)"
     yield "Test rows", f"{count(comparison.test_rows)}, the same in every run"
     if comparison.labels:
-        yield "Labels", ", ".join(comparison.labels)
+        name = "Columns learned" if comparison.problem == "regression" else "Labels"
+        yield name, ", ".join(comparison.labels)
     if primary is not None:
         yield "Paired seeds", f"{len(primary.pairs)} ({', '.join(str(pair.seed) for pair in primary.pairs)})"
-        yield "Primary comparison", f"declared beforehand: {plural(primary.labels, 'label')}, the largest size"
+        yield (
+            "Primary comparison",
+            f"declared beforehand: {plural(primary.labels, comparison.words.row)}, the largest size",
+        )
         detects = NONE if primary.detectable is None else f"{unit.gap(primary.detectable)} with 80 % power"
         yield "Minimum detectable effect", detects
-        yield "Difference that matters", f"{unit.margin(study.margin)}, as set by study.margin"
+        yield "Difference that matters", _margin(comparison, unit)
         yield "Interval", _method(primary.interval)
         if primary.disagreement is not None:
             yield "Pairs disagree on", f"{percent(primary.disagreement)} of the test rows"
+    starts = head_starts(comparison.ledgers)
+    if len(set(starts.values())) > 1:
+        yield "Heads", ", ".join(f"{arm} {start}" for arm, start in starts.items())
     yield "Tuning", TUNING.removeprefix("tuning: ")
     for key in ("device", "precision", "threads"):
         if key in comparison.environment:
@@ -214,51 +193,10 @@ def arm_text(score: ArmScore, unit: Unit) -> str:
     return f"{unit.score(score.mean)}{spread} (n={score.runs}{''.join(f', {mark}' for mark in marks)})"
 
 
-def _convergence_row(each: Convergence, unit: Unit, sign: int) -> tuple[str, ...]:
-    first, second = (
-        [moment["examples"] for moment in (getattr(one, arm) for one in each.arrivals) if moment]
-        for arm in ("treatment", "control")
-    )
-    missed = each.reached < len(each.arrivals)
-    ratio = NONE if each.ratio is None else f"{'≥ ' if each.at_least else ''}{times(each.ratio.mean)}"
-    if each.ratio is not None and each.ratio.low is not None and each.ratio.high is not None:
-        ratio += f" ({rough(each.ratio.low)}–{rough(each.ratio.high)})"
-    gap = each.area_difference
-    turned = (
-        NONE
-        if gap.low is None or gap.high is None
-        else " to ".join(unit.signed(value) for value in sorted((sign * gap.low, sign * gap.high)))
-    )
-    return (
-        count(each.labels),
-        unit.score(sign * each.treatment_area),
-        unit.score(sign * each.control_area),
-        unit.difference(sign * gap.mean),
-        turned,
-        f"{each.reached} of {len(each.arrivals)}",
-        "not in all seeds" if missed else f"{'≤ ' if each.at_least else ''}{count(sorted(first)[len(first) // 2])}",
-        count(sorted(second)[len(second) // 2]) if second else NONE,
-        ratio,
-        NONE if each.seconds_ratio is None else times(each.seconds_ratio),
-        NONE if each.caught_up_at is None else count(each.caught_up_at),
-    )
-
-
-def _saved_row(each: LabelsSaved) -> tuple[str, ...]:
-    censored = percent(each.censored_share)
-    if each.ratio is not None and each.low is not None and each.high is not None:
-        ratio = times(each.ratio), f"{rough(each.low)}–{rough(each.high)}"
-        return count(each.labels), rough(each.labels * each.ratio), *ratio, censored
-    sense = {"at least": "≥ ", "at most": "≤ "}.get(each.bound_kind, "")
-    if each.bound is None:
-        return count(each.labels), "unknown", NONE, NONE, censored
-    return (
-        count(each.labels),
-        f"{sense}{rough(each.labels * each.bound)}",
-        f"{sense}{times(each.bound)}",
-        "censored",
-        censored,
-    )
+def _margin(comparison: Comparison, unit: Unit) -> str:
+    if comparison.margin:
+        return f"{unit.margin(comparison.margin)}, study.margin"
+    return "not set: with study.margin a study can also find two arms equivalent"
 
 
 def _method(interval: Interval) -> str:

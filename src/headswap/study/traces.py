@@ -51,10 +51,6 @@ def named(arm: str, index: int, hover: str) -> dict[str, Any]:
     }
 
 
-def hover_number(unit: Unit, sign: str = "") -> str:
-    return f"%{{y:{sign}.1f}} {'pp' if sign else '%'}" if unit.percent else f"%{{y:{sign}.3f}}"
-
-
 def layout_of(height: int, x: str, y: str) -> dict[str, Any]:
     axis = {"gridcolor": "@grid", "linecolor": "@muted", "tickcolor": "@muted", "ticks": "outside", "ticklen": 4}
     axis |= {"fixedrange": True, "zeroline": False, "automargin": True, "showline": True}

@@ -1,10 +1,25 @@
-"""How a metric's numbers are written: accuracy in percent and percentage points, everything else as plain numbers."""
+"""How a metric's numbers are written, and which difference matters where nothing is said.
+
+Shares of examples stand in percent and percentage points; F1s, correlations and ROUGE as plain numbers in [-1, 1]; BLEU
+and chrF in points of 100; what has a unit of its own (perplexity, errors, losses, a stranger's metric) with four digits
+that mean something.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Literal
 
 MINUS = "\N{MINUS SIGN}"
+_SHARES = ("accuracy", "exact_match", "exact_labels", "squad_f1")
+_POINTS = ("bleu", "chrf")
+_BOUNDED = ("pearson", "spearman", "precision", "recall", "matthews", "rouge", "mean_average_precision")
+_NAMES = {"bleu": "BLEU", "chrf": "chrF", "rmse": "RMSE", "mae": "MAE", "squad_f1": "SQuAD F1"}
+_NAMES |= {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougel": "ROUGE-L", "rougelsum": "ROUGE-Lsum"}
+_MARGINS = {"percent": 0.01, "bounded": 0.01, "points": 1.0, "own": 0.0}
+
+Kind = Literal["percent", "points", "bounded", "own"]
 
 
 @dataclass(frozen=True)
@@ -14,26 +29,42 @@ class Unit:
     metric: str
 
     @property
+    def kind(self) -> Kind:
+        if self.metric in _SHARES or self.metric.endswith("_accuracy"):
+            return "percent"
+        if self.metric in _POINTS:
+            return "points"
+        inside = self.metric.startswith(_BOUNDED) or self.metric.endswith((*_BOUNDED, "f1"))
+        return "bounded" if inside else "own"
+
+    @property
     def percent(self) -> bool:
-        return self.metric == "accuracy" or self.metric.endswith("_accuracy")
+        return self.kind == "percent"
 
     @property
     def scale(self) -> float:
         return 100.0 if self.percent else 1.0
 
     @property
+    def name(self) -> str:
+        return _NAMES.get(self.metric, self.metric.replace("_", " ").replace("f1", "F1"))
+
+    @property
     def title(self) -> str:
-        name = self.metric.replace("_", " ")
-        return f"{name} (%)" if self.percent else name
+        return f"{self.name} (%)" if self.percent else self.name
 
     @property
     def difference_title(self) -> str:
-        name = self.metric.replace("_", " ")
-        return f"{name} difference (pp)" if self.percent else f"{name} difference"
+        return f"{self.name} difference (pp)" if self.percent else f"{self.name} difference"
+
+    @property
+    def usual_margin(self) -> float:
+        """Return the difference that matters where study.margin says nothing; 0 where there is no usual one."""
+        return _MARGINS[self.kind]
 
     def score(self, value: float) -> str:
-        """Return 84.2 % or 0.842."""
-        return f"{number(value * 100, 1)} %" if self.percent else number(value, 3)
+        """Return 84.2 % or 0.842, 27.3, 18.34."""
+        return f"{number(value * self.scale, self._digits(value, 4))}{' %' if self.percent else ''}"
 
     def deviation(self, value: float) -> str:
         return self.gap(abs(value)).removeprefix("+")
@@ -44,16 +75,29 @@ class Unit:
 
     def gap(self, value: float) -> str:
         """Return an unsigned difference: 2.4 pp or 0.024."""
-        return f"{number(value * self.scale, 1 if self.percent else 3)}{' pp' if self.percent else ''}"
+        return f"{number(value * self.scale, self._digits(value, 3))}{' pp' if self.percent else ''}"
 
     def signed(self, value: float) -> str:
-        digits = 1 if self.percent else 3
-        text = number(value * self.scale, digits)
+        text = number(value * self.scale, self._digits(value, 3))
         return text if text.startswith(MINUS) or not text.strip("0.") else f"+{text}"
 
     def margin(self, value: float) -> str:
         """Return a margin without idle digits: 1 pp."""
         return f"{round(value * self.scale, 6):g}{' pp' if self.percent else ''}"
+
+    def hover(self, signed: bool = False) -> str:
+        """Return the d3 format of a drawn value."""
+        digits = {"bounded": ".3f", "own": ".4~r"}.get(self.kind, ".1f")
+        unit = (" pp" if signed else " %") if self.percent else ""
+        return f"%{{y:{'+' if signed else ''}{digits}}}{unit}"
+
+    def _digits(self, value: float, significant: int) -> int:
+        """Return the decimals to write: fixed where the metric has a fixed range, else by the number's own size."""
+        if self.kind != "own":
+            return 3 if self.kind == "bounded" else 1
+        if value == 0 or not math.isfinite(value):
+            return significant - 1
+        return min(12, max(0, significant - 1 - math.floor(math.log10(abs(value)))))
 
 
 def number(value: float, digits: int) -> str:

@@ -14,6 +14,7 @@ from headswap.study.environment import PLANNED_SEEDS
 from headswap.study.results import Comparison
 from headswap.study.statistics import Interval
 from headswap.study.units import Unit, count, plural, rough, times
+from headswap.study.words import head_starts
 
 TUNING = "tuning: none, the recipes are given values"
 
@@ -25,7 +26,7 @@ def verdict(comparison: Comparison) -> list[str]:
         return [_nothing(comparison)]
     said = [_main(primary, comparison), *_standing(primary)]
     speed = next((each for each in comparison.convergence if each.size == primary.size), None)
-    said += [_speed(speed, primary, comparison)] if speed else []
+    said += [_speed(speed, primary, comparison)] if speed else _no_speed(comparison)
     said += _labels(comparison)
     return [*said, _scope(comparison)]
 
@@ -63,8 +64,8 @@ def percent(share: float) -> str:
     return f"{round(100 * share, 1):g} %"
 
 
-def at_labels(contrast: Contrast) -> str:
-    return f"with {'all ' if contrast.size is None else ''}{plural(contrast.labels, 'label')}"
+def at_rows(contrast: Contrast, row: str) -> str:
+    return f"with {'all ' if contrast.size is None else ''}{plural(contrast.labels, row)}"
 
 
 def _nothing(comparison: Comparison) -> str:
@@ -77,30 +78,33 @@ def _nothing(comparison: Comparison) -> str:
 
 
 def _main(primary: Contrast, comparison: Comparison) -> str:
-    unit, margin = Unit(comparison.metric), comparison.study.margin
+    unit, margin = Unit(comparison.metric), comparison.margin
     gap, design = unit.difference(primary.interval.mean), _design(primary)
+    scores = _scores(primary, unit, comparison)
     if primary.outcome == "not settled":
-        body = f"{_scores(primary, unit)}: {gap} {_ends(primary, unit, design)}"
+        body = f"{scores}: {gap} {_ends(primary, unit, design)}"
         return f"Not settled: {body}. {_power(primary, unit, margin)}"
     if primary.outcome == "equivalent":
         fair = primary.equivalence
         assert fair is not None
         inner = f"{percent(fair.confidence)} CI {unit.signed(fair.low)} to {unit.signed(fair.high)}"
         return (
-            f"Equivalent within ±{unit.margin(margin)}: {_scores(primary, unit)}: {gap} ({inner}; {design}). "
+            f"Equivalent within ±{unit.margin(margin)}: {scores}: {gap} ({inner}; {design}). "
             f"The difference is smaller than the {unit.margin(margin)} you said matters."
         )
     opening = "" if primary.outcome == "better" else "Transfer hurt here: "
-    body = f"{opening}{_scores(primary, unit)}: {gap} {_ends(primary, unit, design)}."
+    body = f"{opening}{scores}: {gap} {_ends(primary, unit, design)}."
     return f"{body} {_matters(primary, unit, margin)}".rstrip()
 
 
-def _scores(contrast: Contrast, unit: Unit) -> str:
+def _scores(contrast: Contrast, unit: Unit, comparison: Comparison) -> str:
     treatment = sum(pair.treatment for pair in contrast.pairs) / len(contrast.pairs)
     control = sum(pair.control for pair in contrast.pairs) / len(contrast.pairs)
-    metric = "" if unit.percent else f" {unit.title} "
-    first = f"{contrast.treatment} scored{metric or ' '}{unit.score(treatment)}"
-    return f"{first} against {unit.score(control)} for {contrast.control} {at_labels(contrast)}"
+    metric = "" if unit.metric == "accuracy" else f"{unit.name} "
+    first = f"{contrast.treatment} scored {metric}{unit.score(treatment)}"
+    sense = "" if comparison.greater_is_better else " (less is better)"
+    rows = at_rows(contrast, comparison.words.row)
+    return f"{first} against {unit.score(control)} for {contrast.control} {rows}{sense}"
 
 
 def _design(contrast: Contrast) -> str:
@@ -155,6 +159,15 @@ def _standing(primary: Contrast) -> Iterator[str]:
         yield f"Provisional: {provisional.replace(' and so provisional', '')}."
 
 
+def _no_speed(comparison: Comparison) -> list[str]:
+    """Say why there is no learning curve, where the runs did not look at the metric while they trained."""
+    chosen = {config.get("train", {}).get("select_by") for config in comparison.configs.values()}
+    if "loss" not in chosen:
+        return []
+    metric = Unit(comparison.metric).name
+    return [f"No speed is named: the runs watched the loss alone (train.select_by=loss), so {metric} has no curve."]
+
+
 def _speed(speed: Convergence, primary: Contrast, comparison: Comparison) -> str:
     total, names = len(speed.arrivals), (primary.treatment, primary.control)
     if speed.reached < total or speed.ratio is None:
@@ -164,11 +177,11 @@ def _speed(speed: Convergence, primary: Contrast, comparison: Comparison) -> str
             f"in {missed} of {plural(total, 'seed')}, so no speed-up is named"
         )
     else:
-        text = _reached(speed, names)
+        text = _reached(speed, names, comparison.words.seen)
     return f"{text}{_outcome_of_speed(speed, primary, comparison)}."
 
 
-def _reached(speed: Convergence, names: tuple[str, str]) -> str:
+def _reached(speed: Convergence, names: tuple[str, str], seen: str) -> str:
     first, second = (_median(speed, arm) for arm in ("treatment", "control"))
     ratio = speed.ratio
     assert ratio is not None
@@ -178,7 +191,7 @@ def _reached(speed: Convergence, names: tuple[str, str]) -> str:
         details.append(f"{percent(ratio.confidence)} CI {rough(ratio.low)}–{times(ratio.high)}")
     if speed.seconds_ratio is not None:
         details.append(f"{times(speed.seconds_ratio)} in seconds")
-    examples = f"after a median {'at most ' if speed.at_least else ''}{count(first)} training examples"
+    examples = f"after a median {'at most ' if speed.at_least else ''}{count(first)} training {seen}s"
     seeds = f"in {speed.reached} of {plural(len(speed.arrivals), 'seed')}"
     start = f"{names[0]} reached and held {names[1]}'s final validation score {examples}"
     return f"{start} against {count(second)} ({'; '.join(details)}), {seeds}"
@@ -202,15 +215,16 @@ def _outcome_of_speed(speed: Convergence, primary: Contrast, comparison: Compari
         return ""
     if all(each.treatment is None for each in speed.arrivals):
         return f"; {primary.control} ends ahead in every seed"
-    return f"; from {count(speed.caught_up_at)} examples on {primary.control}'s mean curve is level or ahead"
+    start = f"{count(speed.caught_up_at)} {comparison.words.seen}s"
+    return f"; from {start} on {primary.control}'s mean curve is level or ahead"
 
 
 def _labels(comparison: Comparison) -> list[str]:
-    names = comparison.study.treatment, comparison.study.control
+    names, row = (comparison.study.treatment, comparison.study.control), comparison.words.row
     chosen = shown_saving(comparison.labels_saved)
     if chosen is None:
         return []
-    start = f"{plural(chosen.labels, 'label')} with {names[0]} were worth"
+    start = f"{plural(chosen.labels, row)} with {names[0]} were worth"
     if chosen.ratio is None or chosen.low is None or chosen.high is None:
         bound = chosen.bound or 1.0
         sign = "≥" if chosen.bound_kind == "at least" else "≤"
@@ -218,8 +232,8 @@ def _labels(comparison: Comparison) -> list[str]:
         return [f"{start} {worth}; the sizes tried do not hold the point itself)."]
     ends = f"CI over seeds {rough(chosen.low)}–{times(chosen.high)}"
     if not chosen.settled:
-        doubt = f"the labels saved cannot be told from none ({times(chosen.ratio)}; {ends})"
-        return [f"With {plural(chosen.labels, 'label')} {doubt}."]
+        doubt = f"the {row}s saved cannot be told from none ({times(chosen.ratio)}; {ends})"
+        return [f"With {plural(chosen.labels, row)} {doubt}."]
     worth = f"about {rough(chosen.labels * chosen.ratio)} with {names[1]} ({times(chosen.ratio)}; {ends})"
     level = [each.labels for each in comparison.labels_saved if each.ratio is not None and not each.settled]
     tail = f" With {count(level[0])} the ratio cannot be told from 1." if level and level[0] > chosen.labels else ""
@@ -238,5 +252,14 @@ def _scope(comparison: Comparison) -> str:
     control = comparison.study.control
     return (
         f"Not counted: what pre-training cost and the data it saw. The {control} arm still inherits the pretrained "
-        "tokenizer, so that part of transfer is in both arms."
+        f"tokenizer, so that part of transfer is in both arms.{_heads(comparison)}"
     )
+
+
+def _heads(comparison: Comparison) -> str:
+    """Say that the head too started otherwise, where it did."""
+    starts, names = head_starts(comparison.ledgers), (comparison.study.treatment, comparison.study.control)
+    first, second = (starts.get(name) for name in names)
+    if first is None or second is None or first == second:
+        return ""
+    return f" The head is part of the difference: {names[0]}'s is {first}, {names[1]}'s is {second}."

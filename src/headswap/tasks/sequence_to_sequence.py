@@ -122,6 +122,7 @@ class SequenceToSequence(TextTask):
         return encoded
 
     def collator(self, tokenizer: PreTrainedTokenizerBase, seeds: Seeds) -> Collator | None:
+        set_languages(tokenizer, self.source_language, self.target_language)  # it is saved, and encode() may be cached
         return _labels_first if tokenizer.padding_side == "left" else None
 
     def forward(self, model: Any, batch: Batch) -> Any:

@@ -31,6 +31,7 @@ class TextClassification(TextTask):
         drop_other_labels: drop rows whose label is not listed, rather than stop.
         class_weights: None, "balanced" (rows / (classes x rows of the class)), or a weight for every label name.
         label_smoothing: share of the target that is spread over all labels.
+        focal_gamma: None, or the gamma of a focal loss in place of the cross entropy; its alpha are the class weights.
     """
 
     label: str = "label"
@@ -39,6 +40,7 @@ class TextClassification(TextTask):
     drop_other_labels: bool = False
     class_weights: Any = None
     label_smoothing: float = 0.0
+    focal_gamma: float | None = None
 
     @property
     def problem(self) -> str:
@@ -56,10 +58,9 @@ class TextClassification(TextTask):
             yield "drop_other_labels: needs the labels to keep; found no task.labels; set task.labels=[...]"
         if not 0 <= self.label_smoothing < 1:
             yield f"label_smoothing: must lie in [0, 1); found {self.label_smoothing}; set a share such as 0.1"
-        weights = self.class_weights
-        each_positive = isinstance(weights, Mapping) and all(map(_positive, weights.values()))
-        if not (weights in (None, "balanced") or each_positive):
-            yield f"class_weights: must be null, balanced or {{name: weight above 0}}; found {weights!r}; correct it"
+        if self.label_smoothing and self.focal_gamma is not None:
+            yield "focal_gamma: focal loss and label_smoothing exclude one another; found both; drop one of the two"
+        yield from losses.weighting_faults(self.class_weights, self.focal_gamma)
 
     def checked(self, tables: Sequence[Table], split: str, notes: Notes) -> Rows:
         columns = Columns(
@@ -95,6 +96,8 @@ class TextClassification(TextTask):
 
     def loss(self, splits: Splits) -> LossFunction:
         weights = losses.class_weights(self.class_weights, splits.labels.names, splits.train["label"])
+        if self.focal_gamma is not None:
+            return losses.FocalLoss(self.focal_gamma, weights)
         return losses.CrossEntropy(weights, self.label_smoothing)
 
     def answers(self, observed: Observed) -> Answers:
@@ -114,7 +117,3 @@ class TextClassification(TextTask):
             Labelled(names[number], row[number], dict(zip(names, row, strict=True)))
             for number, row in zip(best, rows, strict=True)
         ]
-
-
-def _positive(value: Any) -> bool:
-    return isinstance(value, int | float) and value > 0
