@@ -3,6 +3,7 @@ import re
 
 import pytest
 
+from headswap.checks import imbalance
 from headswap.contracts import DataRequest
 from headswap.errors import ConfigError, DataError
 from tiny_tables import fault, loaded, numbered, written
@@ -93,3 +94,18 @@ def test_raw_labels_are_mapped_as_text_whatever_their_type(tmp_path):
     splits = loaded(source=str(path), label_map={"0": "down", "1": "up"}, labels=["up", "down"])
     assert splits.labels.names == ("up", "down")
     assert splits.notes["class_counts"]["train"] == {"up": 16, "down": 16}
+
+
+def test_uneven_labels_are_said_with_what_helps():
+    even = {"a": 30, "b": 10}
+    assert imbalance("single_label_classification", even) is None
+    assert imbalance("token_classification", {"O": 900, "B-x": 1}) is None
+    assert imbalance("regression", {}) is None
+    assert imbalance("single_label_classification", {"no": 1800, "maybe": 150, "yes": 50}) == (
+        "training labels are uneven: no has 1,800 of 2,000 rows (90%: so often no alone is right), yes 50; score them "
+        "with metric=[macro_f1,matthews], weigh them with task.class_weights=balanced"
+    )
+    assert imbalance("multi_label_classification", {"joy": 40, "fear": 0}) == (
+        "training labels are uneven: joy has 40 rows, fear 0; score them with "
+        "metric=[multi_label_macro_f1,mean_average_precision], weigh them with task.class_weights=balanced"
+    )

@@ -46,7 +46,20 @@ def test_version_and_help_name_every_verb(capsys):
     assert said(capsys, "--version") == (0, f"headswap {headswap.__version__}\n", "")
     code, out, _ = said(capsys, "--help")
     assert code == 0
-    for verb in ("train", "compare", "predict", "evaluate", "embed", "export", "prepare", "list", "show", "plan", "report", "doctor"):
+    for verb in (
+        "train",
+        "compare",
+        "predict",
+        "evaluate",
+        "embed",
+        "export",
+        "prepare",
+        "list",
+        "show",
+        "plan",
+        "report",
+        "doctor",
+    ):
         assert f"\n  {verb} " in out
 
 

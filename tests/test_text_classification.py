@@ -57,6 +57,8 @@ def test_it_is_a_task():
         ({"source": "a.csv", "label_smoothing": 1.0}, r"task.label_smoothing: must lie in \[0, 1\)"),
         ({"source": "a.csv", "class_weights": {"x": 0}}, "task.class_weights: must be null, balanced or"),
         ({"source": "a.csv", "class_weights": "even"}, "task.class_weights: must be null, balanced or"),
+        ({"source": "a.csv", "focal_gamma": -1.0}, "task.focal_gamma: must be null, or 0 or more; found -1.0"),
+        ({"source": "a.csv", "focal_gamma": 2.0, "label_smoothing": 0.1}, "task.focal_gamma: focal loss and label_smoothing exclude one another"),
     ],
 )  # fmt: skip
 def test_a_field_that_cannot_stand_is_named(fields, message):
@@ -68,7 +70,7 @@ def test_faults_of_fields_are_told_together():
     with pytest.raises(ConfigError) as caught:
         TextClassification(text=[], damaged="x")
     assert [line.split(":")[0] for line in str(caught.value).splitlines()] == [
-        "task.source", "task.text", "task.damaged",
+        "task.source", "task.damaged", "task.text",
     ]  # fmt: skip
 
 
@@ -175,6 +177,15 @@ def test_cross_entropy_is_that_of_torch(tmp_path, weights, smoothing):
     halves = [{"labels": batch["labels"][part]} for part in (slice(0, 5), slice(5, 16))]
     summed = loss(output(logits[:5]), halves[0]) + loss(output(logits[5:]), halves[1])
     assert float(summed / sum(map(loss.weight, halves))) == pytest.approx(float(expected), rel=1e-14)
+
+
+def test_focal_loss_takes_the_class_weights_as_its_alpha(tmp_path):
+    source = written(tmp_path / "a.csv", numbered(80, ["no", "yes"]))
+    task = TextClassification(text=["text"], source=source, class_weights={"yes": 3.0, "no": 1.0}, focal_gamma=2.0)
+    loss = task.loss(task.load(DataRequest(), SEEDS))
+    logits, batch = torch.zeros(2, 2, dtype=torch.float64), {"labels": torch.tensor([0, 1])}
+    expected = (1.0 + 3.0) * 0.5**2 * np.log(2)  # alpha (1 - p)^2 (-log p) of p = 1/2, over the weights' sum
+    assert float(loss(output(logits), batch) / loss.weight(batch)) == pytest.approx(expected / 4, rel=1e-12)
 
 
 def test_balanced_weights_are_those_of_scikit_learn(tmp_path):

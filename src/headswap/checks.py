@@ -17,6 +17,12 @@ from headswap.sources import Table
 _REMOVED = re.compile(r"[^\x20-\x7e\t\n]+")
 _DAMAGE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffd]")
 _TOLERATED_SHARE = 0.01  # MRPC and CoLA hold a few control characters; a wrong encoding spoils far more rows
+_EVEN_RATIO = 3
+_FAIR_METRICS = {
+    "single_label_classification": "macro_f1,matthews",
+    "multi_label_classification": "multi_label_macro_f1,mean_average_precision",
+}
+_LARGEST = 3.4e38  # a float32 holds no more
 _NULL_WORDS = {"na", "n/a", "nan", "null", "none", "<na>"}
 
 
@@ -113,7 +119,7 @@ def _names(table: Table, columns: Columns) -> list[str | None]:
 def row_numbers(table: Table, column: str) -> list[float]:
     """Return a column of finite numbers."""
     numbers = [_number(value) for value in table.text(column)]
-    wrong = [position for position, number in enumerate(numbers) if not abs(number) < float("inf")]
+    wrong = [position for position, number in enumerate(numbers) if not abs(number) <= _LARGEST]
     refuse(table, column, wrong, "no finite number", "correct or remove these rows")
     return numbers
 
@@ -154,6 +160,27 @@ def sorted_names(names: Iterable[str]) -> list[str]:
     return sorted(names, key=lambda name: (not name.isdecimal(), name.zfill(20) if name.isdecimal() else name))
 
 
+def imbalance(problem: str, counts: Mapping[str, int]) -> str | None:
+    """Return a sentence about training labels of which one stands more than three times as often as another.
+
+    Args:
+        problem: the kind of learning (answers.Problem); of tags and choices nothing is said.
+        counts: training rows that have each label.
+    """
+    metrics = _FAIR_METRICS.get(problem)
+    if metrics is None or not counts:
+        return None
+    most, least = (pick(counts, key=lambda name: counts[name]) for pick in (max, min))
+    if counts[most] <= _EVEN_RATIO * counts[least]:
+        return None
+    total, one_each = sum(counts.values()), problem == "single_label_classification"
+    share = f" of {total:,} rows ({counts[most] / total:.0%}: so often {most} alone is right)" if one_each else " rows"
+    return (
+        f"training labels are uneven: {most} has {counts[most]:,}{share}, {least} {counts[least]:,}; score them with "
+        f"metric=[{metrics}], weigh them with task.class_weights=balanced"
+    )
+
+
 def text_rows(
     tables: Sequence[Table], columns: Sequence[str], id: str | None, damaged: str, notes: Notes, split: str
 ) -> Rows:
@@ -168,7 +195,10 @@ def text_rows(
     return rows
 
 
-def refuse_unlearned(rows: Rows, split: str, known: Collection[str], source: str) -> None:
+def refuse_unlearned(
+    rows: Rows, split: str, known: Collection[str], source: str, remedy: str = "add training rows, or set task.labels "
+    "with task.drop_other_labels=true",
+) -> None:  # fmt: skip
     """Refuse labels that training lacks: a head has no output for them."""
     other = [position for position, name in enumerate(rows["label"]) if name not in known]
     if other:
@@ -176,8 +206,7 @@ def refuse_unlearned(rows: Rows, split: str, known: Collection[str], source: str
         ids = ", ".join(rows["id"][position] for position in other[:3])
         raise DataError(
             f"{source}: {split} has labels that training lacks; found {said} in {len(other)} rows (ids {ids}"
-            f"{' ...' if len(other) > 3 else ''}); add training rows, or set task.labels with "
-            f"task.drop_other_labels=true"
+            f"{' ...' if len(other) > 3 else ''}); {remedy}"
         )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from headswap.answers import Answers, Labels, Observed
+from headswap.answers import Answers, Labels, Observed, Problem
 from headswap.seeds import Seeds
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class Task(Protocol):
         ...
 
     @property
-    def problem(self) -> str:
+    def problem(self) -> Problem:
         """The kind of learning, one of answers.Problem: it says what answers look like and which metrics read them."""
         ...
 
@@ -110,6 +110,10 @@ class Task(Protocol):
 
     def cell(self, column: str, value: Any) -> Any:
         """Return an input of a prediction as encode() reads it. Raises DataError: `fault; found ...; remedy`."""
+        ...
+
+    def file_cell(self, column: str, value: Any) -> Any:
+        """Return a cell of a file likewise, cut as training cut it."""
         ...
 
     def identity(self) -> dict[str, str]:

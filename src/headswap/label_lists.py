@@ -111,7 +111,10 @@ def list_names(parts: Mapping[str, Rows], listed: Sequence[str] | None, where: M
     return tuple(listed or sorted_names(found))
 
 
-def refuse_unlearned_lists(rows: Rows, split: str, known: Collection[str], source: str) -> None:
+def refuse_unlearned_lists(
+    rows: Rows, split: str, known: Collection[str], source: str,
+    remedy: str = "add training rows, or remove the label from these",
+) -> None:  # fmt: skip
     """Refuse labels that training lacks: a head has no output for them."""
     other = [place for place, names in enumerate(rows["label"]) if not set(names) <= set(known)]
     if other:
@@ -119,7 +122,7 @@ def refuse_unlearned_lists(rows: Rows, split: str, known: Collection[str], sourc
         ids = ", ".join(rows["id"][place] for place in other[:3])
         raise DataError(
             f"{source}: {split} has labels that training lacks; found {said} in {len(other)} rows (ids {ids}"
-            f"{' ...' if len(other) > 3 else ''}); add training rows, or remove the label from these"
+            f"{' ...' if len(other) > 3 else ''}); {remedy}"
         )
 
 

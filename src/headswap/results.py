@@ -87,7 +87,8 @@ class Tagged:
     def cells(self) -> Cells:
         scores = [digits(each) for each in self.scores]
         found = [asdict(each) | {"score": digits(each.score)} for each in self.entities]
-        return {"predicted_tags": list(self.tags), "tag_scores": scores, "entities": found}
+        tags = {"tagged_words": list(self.words), "predicted_tags": list(self.tags)}
+        return {**tags, "tag_scores": scores, "entities": found}
 
     def __str__(self) -> str:
         return " ".join(f"{word}/{tag}" for word, tag in zip(self.words, self.tags, strict=True))

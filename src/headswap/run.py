@@ -14,6 +14,7 @@ from typing import Any
 from headswap import config as configuration
 from headswap.answers import Scores
 from headswap.checkpoint import Checkpoints
+from headswap.checks import imbalance
 from headswap.config import Plugs
 from headswap.contracts import DataRequest, Splits
 from headswap.data import Batches, make_batches, sample_texts
@@ -229,9 +230,11 @@ def check_positions(model: Any, tokenizer: Any, batches: Batches) -> None:
 
 
 def said_of(splits: Splits, batches: Batches) -> list[str]:
-    """Return what a person should know of the data: repeats dropped, rows cut short, unknown tokens."""
+    """Return what a person should know of the data: repeats dropped, uneven labels, rows cut short, unknown tokens."""
     dropped = sum(splits.notes.get("rows_dropped_as_repeats", {}).values())
-    return [*([f"{dropped:,} repeated rows were left out"] if dropped else []), *batches.notes["warnings"]]
+    uneven = imbalance(splits.labels.problem, splits.notes.get("class_counts", {}).get("train", {}))
+    found = [f"{dropped:,} repeated rows were left out" if dropped else None, uneven]
+    return [*filter(None, found), *batches.notes["warnings"]]
 
 
 class Clock:

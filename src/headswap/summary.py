@@ -62,6 +62,8 @@ def parameter_counts(counts: Mapping[str, Any]) -> dict[str, int]:
 
 def collapsed(answers: Answers) -> bool:
     """Say whether a model that labels gives everything the same label."""
+    if len(answers.predictions) < 2:
+        return False
     if answers.labels.problem in ("single_label_classification", "multiple_choice"):
         return len(set(answers.predictions.tolist())) == 1
     if answers.labels.problem == "token_classification":

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
+UNKNOWN = "remove these rows, or correct their labels: the model has no output for them"
 DAMAGED = ("refuse", "keep", "remove")
 
 Whole = tuple[dict[str, Rows], Labels, dict[str, Any]]
@@ -128,6 +129,10 @@ class TableTask:
         if not value.strip():
             raise DataError(f"empty text; found {shortly(value)}; fill or remove it")
         return value
+
+    def file_cell(self, column: str, value: Any) -> Any:
+        """Return a cell of a file likewise, cut as training cut it."""
+        return self.cell(column, value)
 
     def counted(self, parts: Mapping[str, Rows], labels: Labels) -> dict[str, Any]:
         """Return notes about the rows that are used, such as class counts."""

@@ -111,7 +111,7 @@ def refuse_empty(chunks: Sequence[Chunk], empty: Sequence[bool], rows: Mapping[s
         shown = ", ".join(found[:3]) + (f" and {len(found) - 3} more" if found[3:] else "")
         raise DataError(
             f"task.text: the tokenizer leaves nothing of a text that could be predicted; found it in rows with id "
-            f"{shown}; remove these rows (or set task.append_end=true, where a lone token is to predict its end)"
+            f"{shown}; remove these rows, or, of a causal model, set task.append_end=true"
         )
 
 

@@ -134,16 +134,21 @@ def tag_names(parts: Mapping[str, Rows], listed: Sequence[str] | None, where: Ma
     return tuple(sorted(found, key=lambda tag: (not tag.isdecimal(), tag.zfill(20) if tag.isdecimal() else tag)))
 
 
-def refuse_unlearned_tags(rows: Rows, split: str, known: Collection[str], source: str) -> None:
+def refuse_unlearned_tags(
+    rows: Rows, split: str, known: Collection[str], source: str, remedy: str | None = None
+) -> None:
     """Refuse tags that training lacks: a head has no output for them."""
     other = [place for place, tags in enumerate(rows["label"]) if not set(tags) <= set(known)]
     if other:
         strange = sorted({tag for place in other for tag in rows["label"][place]} - set(known))
         ids = ", ".join(rows["id"][place] for place in other[:3])
+        remedy = remedy or (
+            f"add training rows, name them by task.label_map={{{strange[0]}: O}}, or list all tags in task.labels to "
+            f"have them scored as missed"
+        )
         raise DataError(
             f"{source}: {split} has tags that training lacks; found {', '.join(map(repr, strange[:5]))} in "
-            f"{len(other)} rows (ids {ids}{' ...' if len(other) > 3 else ''}); add training rows, name them by "
-            f"task.label_map={{{strange[0]}: O}}, or list all tags in task.labels to have them scored as missed"
+            f"{len(other)} rows (ids {ids}{' ...' if len(other) > 3 else ''}); {remedy}"
         )
 
 

@@ -87,7 +87,7 @@ def _cells(table: Table, column: str, name: str, predictor: Predictor) -> list[A
     for place, value in enumerate(table.columns[column]):
         try:
             plain = isinstance(value, list | dict)
-            cells.append(predictor.task.cell(name, value if plain else as_text(value) or ""))
+            cells.append(predictor.task.file_cell(name, value if plain else as_text(value) or ""))
         except DataError as fault:
             faults[place] = str(fault)
     if faults:

@@ -15,7 +15,10 @@ from headswap.predict.predictor import Predictor
 
 @dataclass(frozen=True)
 class Score:
-    """One metric on `rows` rows; `low` and `high` are the ends of a 95 % interval over examples, where it has one."""
+    """One metric on `rows` rows; `low` and `high` are the ends of a 95 % interval over examples, where it has one.
+
+    Wilson's where an example is right or wrong, else Student's t.
+    """
 
     name: str
     value: float
@@ -56,5 +59,8 @@ def _score(metric: Metric, answers: Answers, rows: int) -> Score:
         return Score(metric.name, value, rows)
     from scipy import stats
 
+    if set(each.tolist()) <= {0.0, 1.0}:
+        ends = stats.binomtest(int(each.sum()), rows).proportion_ci(0.95, method="wilson")
+        return Score(metric.name, value, rows, float(ends.low), float(ends.high))
     reach = float(stats.t.ppf(0.975, rows - 1)) * float(each.std(ddof=1)) / math.sqrt(rows)
     return Score(metric.name, value, rows, value - reach, value + reach)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from headswap import config as configuration
+from headswap.contracts import Metric
 from headswap.errors import RunError
 from headswap.launch import OnEvent, Outcome, run_jobs
 from headswap.machine import cores
@@ -73,7 +74,8 @@ def draw(config: Config, folder: Path, records: Sequence[RunRecord]) -> Study:
     from headswap.study.results import save
 
     resolved = [replace(one, folder=(folder / one.folder).resolve()) for one in records]
-    metric = configuration.build_plugs(config).metrics[0]
+    name, node = next(iter(config.metric.items()))
+    metric = configuration.build(node, f"metric.{name}", Metric, config.plugins)
     comparison = compare_records(resolved, config.study, config.study.arms, metric)
     save(comparison, folder)
     return Study(folder, comparison, write_report(comparison, folder))

@@ -127,6 +127,20 @@ def nested_table(sections: Mapping[str, Mapping[str, Any]], title: str) -> Table
     return Table(title, ("key", *flat), rows)
 
 
+def class_table(comparison: Comparison) -> Table:
+    """Return how many examples of each split have each label."""
+    counts = comparison.data_notes.get("class_counts") or {}
+    names = dict.fromkeys(name for found in counts.values() for name in found)
+    rows = tuple((name, *(count(found.get(name, 0)) for found in counts.values())) for name in names)
+    return Table("Examples of each label, one run", ("label", *counts), rows)
+
+
+def notes_table(comparison: Comparison) -> Table:
+    """Return what else loading the data found."""
+    notes = {name: value for name, value in comparison.data_notes.items() if name != "class_counts"}
+    return nested_table({"value": notes}, "What loading the data found, one run")
+
+
 def without_empty_columns(table: Table) -> Table:
     """Leave out the columns in which no row has anything."""
     kept = [place for place in range(len(table.columns)) if any(row[place] != NONE for row in table.rows)]

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from headswap import losses
-from headswap.answers import Answers, Labels, Observed
+from headswap.answers import Answers, Labels, Observed, Problem
 from headswap.checks import Notes, text_rows
 from headswap.contracts import SPLITS, LossFunction, Splits
 from headswap.label_lists import LabelColumns, label_counts, list_names, rarest, refuse_unlearned_lists
 from headswap.results import MultiLabelled
 from headswap.rows import Rows
 from headswap.sources import Table
+from headswap.table_task import UNKNOWN
 from headswap.text_task import TextTask
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class MultiLabel(TextTask):
     thresholds: Any = TUNED
 
     @property
-    def problem(self) -> str:
+    def problem(self) -> Problem:
         return "multi_label_classification"
 
     @property
@@ -94,7 +95,7 @@ class MultiLabel(TextTask):
         return Labels(names, "multi_label_classification")
 
     def refuse_unknown(self, rows: Rows, labels: Labels, source: str) -> None:
-        refuse_unlearned_lists(rows, "the file", labels.names, source)
+        refuse_unlearned_lists(rows, "the file", labels.names, source, UNKNOWN)
 
     def counted(self, parts: Mapping[str, Rows], labels: Labels) -> dict[str, Any]:
         counts = {split: label_counts(parts[split]) for split in SPLITS}

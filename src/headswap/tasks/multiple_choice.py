@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from headswap.answers import Answers, Labels, Observed
+from headswap.answers import Answers, Labels, Observed, Problem
 from headswap.checks import Notes, text_rows
 from headswap.contracts import SPLITS, LossFunction, Splits
 from headswap.errors import DataError
@@ -49,7 +49,7 @@ class MultipleChoice(TableTask):
         return "AutoModelForMultipleChoice"
 
     @property
-    def problem(self) -> str:
+    def problem(self) -> Problem:
         return "multiple_choice"
 
     @property

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from headswap import squad
-from headswap.answers import Answers, Labels, Observed
+from headswap.answers import Answers, Labels, Observed, Problem
 from headswap.checks import Notes, text_rows
 from headswap.contracts import SPLITS, LossFunction, Splits
 from headswap.losses import SpanCrossEntropy
@@ -59,7 +59,7 @@ class QuestionAnswering(TableTask):
     n_best: int = 20
 
     @property
-    def problem(self) -> str:
+    def problem(self) -> Problem:
         return "question_answering"
 
     @property

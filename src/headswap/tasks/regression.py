@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from headswap.answers import Answers, Labels, Observed
+from headswap.answers import Answers, Labels, Observed, Problem
 from headswap.checks import Notes, row_numbers, text_rows
 from headswap.contracts import LossFunction, Splits
 from headswap.losses import SquaredError
@@ -30,7 +30,7 @@ class Regression(TextTask):
     label: list[str]
 
     @property
-    def problem(self) -> str:
+    def problem(self) -> Problem:
         return "regression"
 
     @property

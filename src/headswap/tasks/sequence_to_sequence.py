@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from headswap.answers import Answers, Labels, Observed
+from headswap.answers import Answers, Labels, Observed, Problem
 from headswap.checks import Notes, refuse, text_rows
 from headswap.contracts import Collator, LossFunction, Splits
 from headswap.errors import ConfigError, WeightsError
@@ -65,7 +65,7 @@ class SequenceToSequence(TextTask):
         return "AutoModelForSeq2SeqLM"
 
     @property
-    def problem(self) -> str:
+    def problem(self) -> Problem:
         return "sequence_to_sequence"
 
     @property

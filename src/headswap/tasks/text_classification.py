@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from headswap import losses
-from headswap.answers import Answers, Labels, Observed
+from headswap.answers import Answers, Labels, Observed, Problem
 from headswap.checks import Columns, Notes, checked_rows, label_names, refuse_unlearned
 from headswap.contracts import SPLITS, LossFunction, Splits
 from headswap.results import Labelled
 from headswap.rows import Rows
 from headswap.sources import Table
+from headswap.table_task import UNKNOWN
 from headswap.text_task import TextTask
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class TextClassification(TextTask):
     focal_gamma: float | None = None
 
     @property
-    def problem(self) -> str:
+    def problem(self) -> Problem:
         return "single_label_classification"
 
     @property
@@ -77,7 +78,7 @@ class TextClassification(TextTask):
         return Labels(names)
 
     def refuse_unknown(self, rows: Rows, labels: Labels, source: str) -> None:
-        refuse_unlearned(rows, "the file", labels.names, source)
+        refuse_unlearned(rows, "the file", labels.names, source, UNKNOWN)
 
     def counted(self, parts: Mapping[str, Rows], labels: Labels) -> dict[str, Any]:
         counts = {split: Counter(parts[split]["label"]) for split in SPLITS}

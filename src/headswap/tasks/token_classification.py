@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from headswap import losses
-from headswap.answers import Answers, Labels, Observed
+from headswap.answers import Answers, Labels, Observed, Problem
 from headswap.checks import Notes
 from headswap.contracts import SPLITS, LossFunction, Splits
 from headswap.errors import DataError
 from headswap.results import Tagged
 from headswap.rows import Rows, normalised
 from headswap.sources import Table
-from headswap.table_task import TableTask, shortly
+from headswap.table_task import UNKNOWN, TableTask, shortly
 from headswap.word_checks import TagColumns, refuse_unlearned_tags, tag_counts, tag_names, tagged_rows
 from headswap.words import NO_WORD, entities, first_words, json_list, marks_entities, sentence, windows
 
@@ -55,7 +55,7 @@ class TokenClassification(TableTask):
         return "AutoModelForTokenClassification"
 
     @property
-    def problem(self) -> str:
+    def problem(self) -> Problem:
         return "token_classification"
 
     @property
@@ -102,13 +102,18 @@ class TokenClassification(TableTask):
             raise DataError(f"no words; found {shortly(value)}; fill or remove it")
         return list(listed)
 
+    def file_cell(self, column: str, value: Any) -> list[str] | str:
+        """Return words: text in a file is words with spaces between, as in training."""
+        spaced = isinstance(value, str) and json_list(value) is None
+        return self.cell(column, value.split() if spaced else value)
+
     def settled(self, parts: Mapping[str, Rows], where: Mapping[str, str]) -> Labels:
         names = tag_names(parts, self.labels, where)
         losses.class_weights(self.class_weights, names, [])  # a wrong name is told now, not after the body is loaded
         return Labels(names, "token_classification")
 
     def refuse_unknown(self, rows: Rows, labels: Labels, source: str) -> None:
-        refuse_unlearned_tags(rows, "the file", labels.names, source)
+        refuse_unlearned_tags(rows, "the file", labels.names, source, UNKNOWN)
 
     def counted(self, parts: Mapping[str, Rows], labels: Labels) -> dict[str, Any]:
         counts = {split: tag_counts(parts[split]) for split in SPLITS}
