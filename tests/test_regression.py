@@ -74,5 +74,5 @@ def test_the_option_brings_its_own_metrics_and_refuses_those_of_labels():
 
 
 def test_labels_must_be_named():
-    with pytest.raises(ConfigError, match="task.label: must name one column of numbers or more; found none"):
+    with pytest.raises(ConfigError, match=r"task\.label: must name one column of numbers or more; found none"):
         Regression(text=["text"], label=[], source="a.csv")
