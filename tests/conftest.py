@@ -3,12 +3,18 @@
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from absl import logging
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# rouge-score imports absl, whose log handler takes the sys.stderr of that moment, pytest's, for its own; Hydra closes all
+# handlers when it sweeps, and pytest could write no more. It never closes the process's own.
+logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 WORDS = ["the", "a", "good", "bad", "fine", "film", "plot", "was", "is", "very", "not", "and", "but", "dull", "great"]
 WORDS += ["poor", "loved", "hated", "it", "this", "movie", "so"]
