@@ -67,9 +67,11 @@ def _run_of_study(folder: Path) -> str:
     return next((f", such as {run}" for run in runs if (run / "model").is_dir()), "")
 
 
-def check(folder: Path) -> None:
-    """Refuse a damaged checkpoint, and an index that names shards outside its folder, before anything is read of it."""
+def check(folder: Path, trust_remote_code: bool) -> None:
+    """Refuse a checkpoint that is damaged, whose code would run untrusted, or whose index names shards elsewhere."""
     check_sealed(folder)
+    # The run's own configuration is not asked: a folder that came from elsewhere cannot vouch for itself.
+    check_code(folder, trust_remote_code, "--trust-remote-code, in Python load(..., trust_remote_code=True)")
     weight_files(folder)
 
 
@@ -86,8 +88,6 @@ def load(folder: Path, auto_class: str, trust_remote_code: bool = False) -> tupl
     from headswap.architecture import quiet
     from headswap.encoded import pad_token_id
 
-    # The run's own configuration is not asked: a folder that came from elsewhere cannot vouch for itself.
-    check_code(folder, trust_remote_code, "--trust-remote-code, in Python load(..., trust_remote_code=True)")
     guard = {"local_files_only": True, "trust_remote_code": trust_remote_code}
     faults = (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError)
     try:

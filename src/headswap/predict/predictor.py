@@ -40,7 +40,7 @@ class Predictor:
         if batch_size < 1:
             raise ConfigError(f"--batch-size: must be 1 or more; found {batch_size}; set a number such as 64")
         self.folder, self.config = places.locate(Path(run))
-        places.check(self.folder)
+        places.check(self.folder, trust_remote_code)
         if self.config:
             task = configuration.build(self.config.task, "task", Task, self.config.plugins)
         else:
