@@ -193,7 +193,9 @@ def test_rows_that_leave_nothing_to_predict_are_named():
         encoded(MASKED, make_tokenizer(), ["a film", "\u200b", "a plot"])
     with pytest.raises(DataError, match=told):
         encoded(MASKED, make_tokenizer(), ["a film", "[SEP]"])
-    with pytest.raises(DataError, match=told + ", row2; remove these rows, or, of a causal model, set task.append_end=true"):
+    with pytest.raises(
+        DataError, match=told + ", row2; remove these rows, or, of a causal model, set task.append_end=true"
+    ):
         encoded(replace(CAUSAL, append_end=False), FAMILIES["GPT-2"].tokenizer(), ["a film", "a", "a"])
 
 

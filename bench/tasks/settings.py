@@ -88,7 +88,7 @@ ROWS = {
     "goemotions": Row(
         "label_sets", "goemotions", ("text",), "labels",
         {"micro_f1": "multi_label_micro_f1", "macro_f1": "multi_label_macro_f1", "map": "mean_average_precision"}, 400,
-        ("task=multi_label", "task.text=[text]", "task.label=[labels]"), learning_rate=2e-4, max_length=64,
+        ("task=multi_label", "task.text=[text]", "task.label=[labels]"), learning_rate=5e-4, max_length=64,
     ),
     "stsb_en": Row(
         "numbers", "stsb_en", SENTENCES, "score", NUMBERS, 250,
