@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from transformers import PreTrainedTokenizerBase
 
 Problem = Literal[
@@ -40,6 +41,16 @@ class Labels:
     @property
     def count(self) -> int:
         return len(self.names)
+
+
+class Collator(Protocol):
+    """What a task does to a padded batch before it is a batch: mask tokens, stack choices."""
+
+    def __call__(
+        self, batch: dict[str, torch.Tensor], split: str, features: np.ndarray, epoch: int
+    ) -> dict[str, torch.Tensor]:
+        """Return the batch; any chance is keyed by (split, feature's number, epoch), never by the batch's make-up."""
+        ...
 
 
 class Features(Protocol):
@@ -130,3 +141,12 @@ class Scores:
     answers: Answers
     examples: Mapping[str, np.ndarray] = field(default_factory=dict)
     calibration: Mapping[str, Any] = field(default_factory=dict)
+
+
+def misfits(metrics: Sequence[Any], problem: str) -> str:
+    """Return what is wrong with scoring a problem by these metrics, empty where they all read it."""
+    other = [metric.name for metric in metrics if metric.problems and problem not in metric.problems]
+    if not other:
+        return ""
+    remedy = "leave metric out (the task names its own), or choose others: headswap list metric"
+    return f"metric: does not fit the task; found {', '.join(other)} for {problem}; {remedy}"

@@ -20,6 +20,7 @@ from typing import Any, get_type_hints
 
 import yaml
 
+from headswap.answers import misfits
 from headswap.contracts import Body, Head, Metric, Strategy, Task
 from headswap.errors import ConfigError, nearest
 from headswap.placeholders import conceal, reveal
@@ -145,13 +146,8 @@ def build_plugs(config: Config) -> Plugs:
     }
     metrics = tuple(build(node, f"metric.{name}", Metric, config.plugins) for name, node in config.metric.items())
     plugs = Plugs(**built, metrics=metrics)
-    problem = plugs.task.problem
-    other = [metric.name for metric in metrics if metric.problems and problem not in metric.problems]
-    if other:
-        raise ConfigError(
-            f"metric: does not fit the task; found {', '.join(other)} for {problem}; leave metric out (the task names "
-            f"its own), or choose others: headswap list metric"
-        )
+    if fault := misfits(metrics, plugs.task.problem):
+        raise ConfigError(fault)
     return plugs
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from headswap.answers import Answers, Labels, Observed, Problem
+from headswap.answers import Answers, Collator, Labels, Observed, Problem
 from headswap.seeds import Seeds
 
 if TYPE_CHECKING:
@@ -76,16 +76,6 @@ class LossFunction(Protocol):
 
     def __call__(self, output: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return the weighted sum (scalar) of the losses of the model's output against the targets in `batch`."""
-        ...
-
-
-class Collator(Protocol):
-    """What a task does to a padded batch before it is a batch: mask tokens, stack choices."""
-
-    def __call__(
-        self, batch: dict[str, torch.Tensor], split: str, features: np.ndarray, epoch: int
-    ) -> dict[str, torch.Tensor]:
-        """Return the batch; any chance is keyed by (split, feature's number, epoch), never by the batch's make-up."""
         ...
 
 

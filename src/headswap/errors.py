@@ -87,3 +87,9 @@ def nearest(name: str, choices: Iterable[str], count: int = 3) -> str:
     if not close:  # a key given without its group: learning_rate for train.learning_rate
         close = [key for key in known if key.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]][:count]
     return f" (did you mean {' or '.join(close)}?)" if close else ""
+
+
+def shortly(value: Any) -> str:
+    """Return what a message shows of a value."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

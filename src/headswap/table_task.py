@@ -19,7 +19,7 @@ from headswap import rows as cut
 from headswap.answers import Labels, Observed
 from headswap.checks import Notes
 from headswap.contracts import SPLITS, Collator, DataRequest, Splits
-from headswap.errors import ConfigError, DataError
+from headswap.errors import ConfigError, DataError, shortly
 from headswap.hub import Hub, read_hub
 from headswap.rows import Rows
 from headswap.seeds import Seeds
@@ -264,12 +264,6 @@ def model_inputs(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def _names_any(setting: Any, columns: Sequence[str]) -> bool:
     """Say whether a field's value is one of these columns, or a list with one of them."""
     return any(name in columns for name in (setting if isinstance(setting, list) else [setting]))
-
-
-def shortly(value: Any) -> str:
-    """Return what a message shows of a value."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _source_faults(task: TableTask) -> Iterator[str]:

@@ -13,11 +13,10 @@ from typing import Any
 from headswap import config as configuration
 from headswap.answers import Observed
 from headswap.contracts import Task
-from headswap.errors import ConfigError, DataError
+from headswap.errors import ConfigError, DataError, shortly
 from headswap.predict import folder as places
 from headswap.predict.plain import labels_of, plain_task
 from headswap.records import read_json
-from headswap.table_task import shortly
 
 ROWS_AT_ONCE = 2_000
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from headswap.answers import Answers, Labels, Observed, Problem
 from headswap.checks import Notes, text_rows
 from headswap.contracts import SPLITS, LossFunction, Splits
-from headswap.errors import DataError
+from headswap.errors import DataError, shortly
 from headswap.losses import CrossEntropy
 from headswap.results import Chosen
 from headswap.rows import Rows, normalised
 from headswap.seeds import Seeds
 from headswap.sources import Table
-from headswap.table_task import TableTask, shortly
+from headswap.table_task import TableTask
 from headswap.text_task import encode_texts
 from headswap.word_checks import choice_numbers, choice_texts
 from headswap.words import json_list

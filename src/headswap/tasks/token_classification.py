@@ -11,11 +11,11 @@ from headswap import losses
 from headswap.answers import Answers, Labels, Observed, Problem
 from headswap.checks import Notes
 from headswap.contracts import SPLITS, LossFunction, Splits
-from headswap.errors import DataError
+from headswap.errors import DataError, shortly
 from headswap.results import Tagged
 from headswap.rows import Rows, normalised
 from headswap.sources import Table
-from headswap.table_task import UNKNOWN, TableTask, shortly
+from headswap.table_task import UNKNOWN, TableTask
 from headswap.word_checks import TagColumns, refuse_unlearned_tags, tag_counts, tag_names, tagged_rows
 from headswap.words import NO_WORD, entities, first_words, json_list, marks_entities, sentence, windows
 
