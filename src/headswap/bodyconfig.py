@@ -39,7 +39,7 @@ def make_config(
         )
     except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError) as fault:
         raise WeightsError(f"{path}: transformers cannot read it; found {one_line(fault)}; use another body") from fault
-    source_labels = _label_names(raw)
+    source_labels = label_names(raw)
     raw = _without_kernels({key: value for key, value in raw.items() if key not in (*LABEL_KEYS, "_num_labels")})
     changes = _checked_overrides(original, body.config_overrides)
     if pad_token_id is not None:
@@ -67,7 +67,8 @@ def _without_kernels(raw: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _label_names(raw: Mapping[str, Any]) -> tuple[str, ...]:
+def label_names(raw: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the label names of a config.json in the order of the outputs, empty where it has none."""
     table = raw.get("id2label") or {}
     return tuple(str(table[key]) for key in sorted(table, key=int))
 

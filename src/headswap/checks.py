@@ -22,6 +22,7 @@ _FAIR_METRICS = {
     "single_label_classification": "macro_f1,matthews",
     "multi_label_classification": "multi_label_macro_f1,mean_average_precision",
 }
+_LEARN = "add training rows, or set task.labels with task.drop_other_labels=true"
 _LARGEST = 3.4e38  # a float32 holds no more
 _NULL_WORDS = {"na", "n/a", "nan", "null", "none", "<na>"}
 
@@ -151,7 +152,7 @@ def label_names(parts: Mapping[str, Rows], listed: Sequence[str] | None, where: 
                 f"{', '.join(sorted(found))} in {where['train']}; correct task.labels or task.label_map"
             )
     for split in ("validation", "test"):
-        refuse_unlearned(parts[split], split, found, where[split])
+        refuse_unlearned(parts[split], split, found, where[split], _LEARN)
     return tuple(names)
 
 
@@ -196,18 +197,28 @@ def text_rows(
 
 
 def refuse_unlearned(
-    rows: Rows, split: str, known: Collection[str], source: str, remedy: str = "add training rows, or set task.labels "
-    "with task.drop_other_labels=true",
-) -> None:  # fmt: skip
-    """Refuse labels that training lacks: a head has no output for them."""
-    other = [position for position, name in enumerate(rows["label"]) if name not in known]
+    rows: Rows, split: str, known: Collection[str], source: str, remedy: str, *, what: str = "labels"
+) -> None:
+    """Refuse labels that training lacks: a head has no output for them.
+
+    Args:
+        rows: `label` holds a name a row, or a list of names.
+        remedy: `{0}` in it stands for the first such label.
+    """
+    found = [{label} if isinstance(label, str) else set(label) for label in rows["label"]]
+    other = [place for place, names in enumerate(found) if not names.issubset(known)]
     if other:
-        said = ", ".join(sorted({repr(rows["label"][position]) for position in other})[:5])
-        ids = ", ".join(rows["id"][position] for position in other[:3])
+        strange = sorted(set().union(*(found[place] for place in other)).difference(known))
+        ids = ", ".join(rows["id"][place] for place in other[:3])
         raise DataError(
-            f"{source}: {split} has labels that training lacks; found {said} in {len(other)} rows (ids {ids}"
-            f"{' ...' if len(other) > 3 else ''}); {remedy}"
+            f"{source}: {split} has {what} that training lacks; found {', '.join(map(repr, strange[:5]))} in "
+            f"{len(other)} rows (ids {ids}{' ...' if len(other) > 3 else ''}); {remedy.format(strange[0])}"
         )
+
+
+def name_counts(rows: Rows) -> Counter[str]:
+    """Return how often each name stands in rows whose `label` is a list of names."""
+    return Counter(name for names in rows["label"] for name in names)
 
 
 def row_texts(table: Table, column: str, keep: Sequence[int], damaged: str, notes: Notes) -> list[str]:

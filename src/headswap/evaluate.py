@@ -62,9 +62,17 @@ class Judge:
         settled = self.task.calibrate(observed) if split == "validation" else dict(calibration or {})
         answers = self.task.answers(replace(observed, calibration=settled))
         values = {metric.name: metric.compute(answers) for metric in self.metrics}
-        found = {metric.name: metric.values(answers) for metric in self.metrics if metric.per_example}
-        examples = {name: np.asarray(each) for name, each in found.items() if each is not None}
-        return Scores(values, loss, tuple(encoded.ids), answers, examples, settled)
+        return Scores(values, loss, tuple(encoded.ids), answers, calibration=settled)
+
+    def finish(self, model: torch.nn.Module) -> dict[str, Scores]:
+        """Score validation, and test for the first and only time, with each example's value of the metrics it has."""
+        validation = self.score(model, "validation")
+        test = self.score(model, "test", validation.calibration)
+        return {"validation": self._by_example(validation), "test": self._by_example(test)}
+
+    def _by_example(self, scores: Scores) -> Scores:
+        found = {metric.name: metric.values(scores.answers) for metric in self.metrics if metric.per_example}
+        return replace(scores, examples={name: np.asarray(each) for name, each in found.items() if each is not None})
 
     def watch(self, select_by: str) -> Callable[[torch.nn.Module, str], Scores]:
         """Return what judges a model while it trains: `score`, or the loss alone, for which nothing is generated."""

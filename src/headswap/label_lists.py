@@ -5,17 +5,17 @@ Rows hold them by name: `label` is a list of names a row, each once, empty for a
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from headswap.checks import refuse, sorted_names
+from headswap.checks import name_counts, refuse, refuse_unlearned, sorted_names
 from headswap.errors import DataError, nearest
 from headswap.rows import Rows
 from headswap.sources import Table, as_text
 from headswap.words import json_list
 
+_LEARN = "add training rows, or remove the label from these"
 _FLAGS = {"1": True, "true": True, "0": False, "false": False}
 
 
@@ -83,18 +83,13 @@ def _flags(table: Table, column: str) -> list[bool]:
     return [bool(value) for value in values]
 
 
-def label_counts(rows: Rows) -> Counter[str]:
-    """Return how many rows have each label."""
-    return Counter(name for names in rows["label"] for name in names)
-
-
 def list_names(parts: Mapping[str, Rows], listed: Sequence[str] | None, where: Mapping[str, str]) -> tuple[str, ...]:
     """Return the names of the head's outputs, in order: `listed`, or the sorted names of training.
 
     Args:
         where: split -> the source as the user named it, for messages.
     """
-    found = label_counts(parts["train"])
+    found = name_counts(parts["train"])
     if not found:
         raise DataError(
             f"{where['train']}: nothing to learn; found no label in any of {len(parts['train']['id'])} training rows; "
@@ -107,23 +102,8 @@ def list_names(parts: Mapping[str, Rows], listed: Sequence[str] | None, where: M
                 f"{', '.join(sorted(found))} in {where['train']}; leave it out, or correct task.label_map"
             )
     for split in ("validation", "test"):
-        refuse_unlearned_lists(parts[split], split, found, where[split])
+        refuse_unlearned(parts[split], split, found, where[split], _LEARN)
     return tuple(listed or sorted_names(found))
-
-
-def refuse_unlearned_lists(
-    rows: Rows, split: str, known: Collection[str], source: str,
-    remedy: str = "add training rows, or remove the label from these",
-) -> None:  # fmt: skip
-    """Refuse labels that training lacks: a head has no output for them."""
-    other = [place for place, names in enumerate(rows["label"]) if not set(names) <= set(known)]
-    if other:
-        said = ", ".join(map(repr, _strange(rows["label"], other, known)[:5]))
-        ids = ", ".join(rows["id"][place] for place in other[:3])
-        raise DataError(
-            f"{source}: {split} has labels that training lacks; found {said} in {len(other)} rows (ids {ids}"
-            f"{' ...' if len(other) > 3 else ''}); {remedy}"
-        )
 
 
 def _strange(rows: Sequence[Sequence[str]], places: Sequence[int], known: Collection[str]) -> list[str]:
@@ -135,5 +115,5 @@ def rarest(rows: Rows) -> list[str]:
 
     The first rows of every stratum are training's, so that a label of a single row is learned rather than tested.
     """
-    counts = label_counts(rows)
+    counts = name_counts(rows)
     return [min(names, key=lambda name: (counts[name], name), default="") for names in rows["label"]]

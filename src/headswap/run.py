@@ -156,10 +156,9 @@ def _scored(model: Any, judge: Judge, hardware: Hardware) -> dict[str, Scores]:
     if hardware.by_deepspeed:  # in bf16 it trains bf16 weights: what is scored and saved is exactly these
         model.float()
     placed = hardware.place(model)
-    validation = judge.score(placed, "validation")
-    test = judge.score(placed, "test", validation.calibration)
+    scores = judge.finish(placed)
     hardware.plain(placed)
-    return {"validation": validation, "test": test}
+    return scores
 
 
 def _whole(plain: Any, model: Any, hardware: Hardware) -> Any:

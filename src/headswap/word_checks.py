@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from headswap.checks import Notes, refuse, refuse_repeated_ids, row_ids, row_texts
+from headswap.checks import (
+    Notes,
+    name_counts,
+    refuse,
+    refuse_repeated_ids,
+    refuse_unlearned,
+    row_ids,
+    row_texts,
+    sorted_names,
+)
 from headswap.errors import DataError, nearest
 from headswap.rows import Rows
 from headswap.sources import Table, as_text
 from headswap.words import json_list
+
+_LEARN = (
+    "add training rows, name them by task.label_map={{{0}: O}}, or list all tags in task.labels to have them scored as "
+    "missed"
+)
 
 
 @dataclass(frozen=True)
@@ -110,18 +123,13 @@ def _refuse_unlisted(table: Table, tags: Sequence[Sequence[str]], columns: TagCo
         refuse(table, columns.label, other, f"unlisted tag {said}", remedy)
 
 
-def tag_counts(rows: Rows) -> Counter[str]:
-    """Return how many words have each tag."""
-    return Counter(tag for tags in rows["label"] for tag in tags)
-
-
 def tag_names(parts: Mapping[str, Rows], listed: Sequence[str] | None, where: Mapping[str, str]) -> tuple[str, ...]:
     """Return the names of the head's outputs, in order: `listed`, or the sorted names of training.
 
     Args:
         where: split -> the source as the user named it, for messages.
     """
-    found = tag_counts(parts["train"])
+    found = name_counts(parts["train"])
     if len(found) == 1:
         raise DataError(
             f"{where['train']}: one tag only; found {next(iter(found))!r} at all {found.total()} training words; give "
@@ -130,26 +138,8 @@ def tag_names(parts: Mapping[str, Rows], listed: Sequence[str] | None, where: Ma
     if listed:
         return tuple(listed)
     for split in ("validation", "test"):
-        refuse_unlearned_tags(parts[split], split, found, where[split])
-    return tuple(sorted(found, key=lambda tag: (not tag.isdecimal(), tag.zfill(20) if tag.isdecimal() else tag)))
-
-
-def refuse_unlearned_tags(
-    rows: Rows, split: str, known: Collection[str], source: str, remedy: str | None = None
-) -> None:
-    """Refuse tags that training lacks: a head has no output for them."""
-    other = [place for place, tags in enumerate(rows["label"]) if not set(tags) <= set(known)]
-    if other:
-        strange = sorted({tag for place in other for tag in rows["label"][place]} - set(known))
-        ids = ", ".join(rows["id"][place] for place in other[:3])
-        remedy = remedy or (
-            f"add training rows, name them by task.label_map={{{strange[0]}: O}}, or list all tags in task.labels to "
-            f"have them scored as missed"
-        )
-        raise DataError(
-            f"{source}: {split} has tags that training lacks; found {', '.join(map(repr, strange[:5]))} in "
-            f"{len(other)} rows (ids {ids}{' ...' if len(other) > 3 else ''}); {remedy}"
-        )
+        refuse_unlearned(parts[split], split, found, where[split], _LEARN, what="tags")
+    return tuple(sorted_names(found))
 
 
 def choice_texts(table: Table, columns: Sequence[str], damaged: str, notes: Notes) -> list[list[str]]:

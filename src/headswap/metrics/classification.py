@@ -31,13 +31,22 @@ class Accuracy(Offline):
         return (np.asarray(predictions) == np.asarray(references)).astype(np.float64)
 
 
+class Counted(Offline):
+    """What the metrics share that hang on each label's counts alone."""
+
+    problems: ClassVar[tuple[Problem, ...]] = _SINGLE_LABEL
+    form: ClassVar[str] = "labels"
+
+    def sums(self, answers: Answers) -> np.ndarray:
+        """Return whether an example is right, predicted and actual of each label."""
+        return counts.of_labels(answers.predictions, answers.references, answers.labels.count)
+
+
 @dataclass(frozen=True)
-class MacroF1(Offline):
+class MacroF1(Counted):
     """Unweighted mean over all the task's labels of each label's F1; a label never predicted nor present counts 0."""
 
     name: ClassVar[str] = "macro_f1"
-    problems: ClassVar[tuple[Problem, ...]] = _SINGLE_LABEL
-    form: ClassVar[str] = "labels"
     library: ClassVar[str] = "scikit-learn f1_score(average='macro', zero_division=0)"
 
     def given(self, answers: Answers) -> dict[str, Any]:
@@ -48,21 +57,15 @@ class MacroF1(Offline):
 
         return float(f1_score(references, predictions, labels=labels, average="macro", zero_division=0))  # type: ignore[arg-type]
 
-    def sums(self, answers: Answers) -> np.ndarray:
-        """Return whether an example is right, predicted and actual of each label."""
-        return counts.of_labels(answers.predictions, answers.references, answers.labels.count)
-
     def of_sums(self, totals: np.ndarray) -> float:
         return float(counts.f1(totals.reshape(3, -1)).mean())
 
 
 @dataclass(frozen=True)
-class Matthews(Offline):
+class Matthews(Counted):
     """Matthews correlation coefficient, multi-class form: 0 is chance, 1 is perfect."""
 
     name: ClassVar[str] = "matthews"
-    problems: ClassVar[tuple[Problem, ...]] = _SINGLE_LABEL
-    form: ClassVar[str] = "labels"
     library: ClassVar[str] = "scikit-learn matthews_corrcoef"
 
     def score(self, predictions: Any, references: Any) -> float:
@@ -71,10 +74,6 @@ class Matthews(Offline):
         if len({*references, *predictions}) == 1:  # scikit-learn answers 0 too, with a warning
             return 0.0
         return float(matthews_corrcoef(references, predictions))
-
-    def sums(self, answers: Answers) -> np.ndarray:
-        """Return whether an example is right, predicted and actual of each label."""
-        return counts.of_labels(answers.predictions, answers.references, answers.labels.count)
 
     def of_sums(self, totals: np.ndarray) -> float:
         import numpy as np

@@ -11,6 +11,7 @@ from typing import Any
 
 from headswap import config as configuration
 from headswap.answers import Labels
+from headswap.bodyconfig import label_names
 from headswap.bodyfiles import read_json
 from headswap.contracts import Task
 from headswap.errors import ConfigError
@@ -52,7 +53,7 @@ def plain_task(folder: Path) -> Task:
 
 
 def _sequence(about: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    names = label_names(about)
+    names = _names(about)
     texts = {"text": ["text"]}
     problem = about.get("problem_type")
     if problem == "multi_label_classification":
@@ -62,13 +63,12 @@ def _sequence(about: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     return "text_classification.TextClassification", texts
 
 
-def label_names(about: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the label names of a config.json, in the order of the outputs."""
-    table = about.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
-    return tuple(str(table[key]) for key in sorted(table, key=int))
+def _names(about: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the label names of a config.json; one that names none means transformers' own two."""
+    return label_names(about) or ("LABEL_0", "LABEL_1")
 
 
 def labels_of(folder: Path, task: Task) -> Labels:
     """Return what the outputs of the model in `folder` mean."""
     named = "Classification" in task.auto_class and task.problem != "multiple_choice"
-    return Labels(label_names(read_json(folder / "config.json")) if named else (), task.problem)
+    return Labels(_names(read_json(folder / "config.json")) if named else (), task.problem)

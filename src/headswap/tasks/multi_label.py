@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from headswap import losses
 from headswap.answers import Answers, Labels, Observed, Problem
-from headswap.checks import Notes, text_rows
+from headswap.checks import Notes, name_counts, refuse_unlearned, text_rows
 from headswap.contracts import SPLITS, LossFunction, Splits
-from headswap.label_lists import LabelColumns, label_counts, list_names, rarest, refuse_unlearned_lists
+from headswap.label_lists import LabelColumns, list_names, rarest
 from headswap.results import MultiLabelled
 from headswap.rows import Rows
 from headswap.sources import Table
@@ -95,10 +95,10 @@ class MultiLabel(TextTask):
         return Labels(names, "multi_label_classification")
 
     def refuse_unknown(self, rows: Rows, labels: Labels, source: str) -> None:
-        refuse_unlearned_lists(rows, "the file", labels.names, source, UNKNOWN)
+        refuse_unlearned(rows, "the file", labels.names, source, UNKNOWN)
 
     def counted(self, parts: Mapping[str, Rows], labels: Labels) -> dict[str, Any]:
-        counts = {split: label_counts(parts[split]) for split in SPLITS}
+        counts = {split: name_counts(parts[split]) for split in SPLITS}
         return {
             "class_counts": {split: {name: counts[split][name] for name in labels.names} for split in SPLITS},
             "rows_without_label": {split: sum(not names for names in parts[split]["label"]) for split in SPLITS},

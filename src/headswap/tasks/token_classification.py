@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from headswap import losses
 from headswap.answers import Answers, Labels, Observed, Problem
-from headswap.checks import Notes
+from headswap.checks import Notes, name_counts, refuse_unlearned
 from headswap.contracts import SPLITS, LossFunction, Splits
 from headswap.errors import DataError, shortly
 from headswap.results import Tagged
 from headswap.rows import Rows, normalised
 from headswap.sources import Table
 from headswap.table_task import UNKNOWN, TableTask
-from headswap.word_checks import TagColumns, refuse_unlearned_tags, tag_counts, tag_names, tagged_rows
+from headswap.word_checks import TagColumns, tag_names, tagged_rows
 from headswap.words import NO_WORD, entities, first_words, json_list, marks_entities, sentence, windows
 
 if TYPE_CHECKING:
@@ -113,10 +113,10 @@ class TokenClassification(TableTask):
         return Labels(names, "token_classification")
 
     def refuse_unknown(self, rows: Rows, labels: Labels, source: str) -> None:
-        refuse_unlearned_tags(rows, "the file", labels.names, source, UNKNOWN)
+        refuse_unlearned(rows, "the file", labels.names, source, UNKNOWN, what="tags")
 
     def counted(self, parts: Mapping[str, Rows], labels: Labels) -> dict[str, Any]:
-        counts = {split: tag_counts(parts[split]) for split in SPLITS}
+        counts = {split: name_counts(parts[split]) for split in SPLITS}
         return {"class_counts": {split: {name: counts[split][name] for name in labels.names} for split in SPLITS}}
 
     def dataset(self, rows: Rows, labels: Labels) -> datasets.Dataset:
