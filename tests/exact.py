@@ -15,9 +15,9 @@ import torch
 
 from headswap.answers import Answers, Labels, Scores
 from headswap.checkpoint import STATE, Checkpoints, read_state
-from headswap.contracts import Phase, Rule
 from headswap.errors import Stopped
 from headswap.loop import Keeper, fit
+from headswap.phases import Phase, Rule
 from headswap.records import METRICS, MetricsLog, read_jsonl
 from headswap.spine import SaveConfig
 from headswap.stopping import Stop

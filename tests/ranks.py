@@ -22,13 +22,13 @@ from transformers import BertForSequenceClassification
 import tiny_training
 from headswap import step
 from headswap.checkpoint import Checkpoints
-from headswap.contracts import Phase, Rule
 from headswap.data import Batches
 from headswap.errors import Stopped
 from headswap.hardware import start
 from headswap.loop import Keeper, fit
 from headswap.losses import CrossEntropy
 from headswap.metrics.classification import Accuracy, MacroF1, Matthews
+from headswap.phases import Phase, Rule
 from headswap.seeds import Seeds
 from headswap.spine import HardwareConfig, SaveConfig, TrainConfig
 from headswap.stopping import SIGNALS, Stop

@@ -6,8 +6,8 @@ import pytest
 
 from headswap import config as configuration
 from headswap.config import build, compose, conf_dir, dump, from_dict, identity, load, overlay, to_dict
-from headswap.contracts import Strategy
 from headswap.errors import ConfigError
+from headswap.phases import Strategy
 
 
 def refused(*overrides: str) -> str:

@@ -5,12 +5,12 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src" / "headswap"
 FLOORS = {
-    0: "masking token_targets words word_checks label_lists references spans squad __init__ errors seeds contracts answers results table_task text_task targets spine typecheck config composition placeholders confinement sources rows checks hub losses bodyfiles tokenizer_check hashes durable machine shield stopping",
+    0: "masking token_targets words word_checks label_lists references spans squad __init__ errors seeds contracts answers results table_task text_task targets spine typecheck config composition placeholders confinement sources rows checks hub losses bodyfiles tokenizer_check hashes durable machine shield stopping phases layers",
     1: "tasks bodies heads strategies metrics",
-    2: "data encoded features bodyload tables arrow_cache model bodyconfig taskconfig warm_start architecture gates weights ledger hardware records engines sharding",
+    2: "frozen averaging restart data encoded features bodyload tables arrow_cache model bodyconfig taskconfig warm_start architecture gates weights ledger hardware records engines sharding",
     3: "loop step checkpoint schedule evaluate modelcard",
     4: "run worker warm elastic resume provenance summary",
-    5: "study predict export embed launch prepare stages verify",
+    5: "study predict export embed launch prepare stages verify screen transferability",
     6: "cli commands model_commands predict_commands commandline hydra_app overview progress __main__",
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}

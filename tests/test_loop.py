@@ -9,11 +9,11 @@ import torch
 
 import tiny_training
 from headswap.answers import Answers, Labels, Scores
-from headswap.contracts import Phase, Rule
 from headswap.errors import RunError
 from headswap.loop import fit
 from headswap.losses import CrossEntropy
 from headswap.model import role_names
+from headswap.phases import Phase, Rule
 from headswap.seeds import Seeds
 from headswap.strategies.probe import Probe
 from swapping import swap

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from headswap.contracts import Phase, Rule
 from headswap.errors import ConfigError
+from headswap.phases import Phase, Rule
 from headswap.schedule import evaluation_steps, parameter_groups, rate_factor, spans, total_steps, trainable
 from headswap.spine import TrainConfig
 

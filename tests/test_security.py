@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from headswap.config import build, compose, load
-from headswap.contracts import Strategy
 from headswap.errors import ConfigError
+from headswap.phases import Strategy
 
 SECRET, PLAIN = "tok-5f3e91c2-value", "an ordinary value"
 

@@ -21,8 +21,9 @@ from typing import Any, get_type_hints
 import yaml
 
 from headswap.answers import misfits
-from headswap.contracts import Body, Head, Metric, Strategy, Task
+from headswap.contracts import Body, Head, Metric, Task
 from headswap.errors import ConfigError, nearest
+from headswap.phases import Strategy
 from headswap.placeholders import conceal, reveal
 from headswap.placeholders import faults as secret_faults
 from headswap.spine import (

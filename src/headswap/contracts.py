@@ -1,8 +1,8 @@
 """The page to read first: what a plug must offer and what passes between the floors. Floor 0, imports nothing heavy.
 
 A run is: `Task.load` gives `Splits`; `Body` names the files that `join` (model.py) builds a plain transformers model
-from, with the `Head` deciding what its head starts as; `Strategy.phases` says which weights move; the loop trains and
-the `Metric`s score. Each plug is a frozen dataclass (its fields are the schema of its conf group) in a module that
+from, with the `Head` deciding what its head starts as; `Strategy.phases` (phases.py) says which weights move; the loop
+trains and the `Metric`s score. Each plug is a frozen dataclass (its fields are the schema of its conf group) in a module that
 imports torch, transformers, datasets and evaluate only inside its methods, so that a wrong config is told at once.
 """
 
@@ -235,35 +235,6 @@ class Head(Protocol):
 
         Raises WeightsError when the source cannot serve (no head, other labels, other shapes).
         """
-        ...
-
-
-@dataclass(frozen=True)
-class Rule:
-    """Weights whose role name matches `pattern` move at `factor` x the learning rate; None freezes them.
-
-    Role names begin with `body.` or `head.`: `body.encoder.layer.0.output.dense.weight`, `head.classifier.bias`.
-    """
-
-    pattern: str
-    factor: float | None
-
-
-@dataclass(frozen=True)
-class Phase:
-    """A stretch of training with one set of moving weights: `share` of all steps; the first matching rule decides."""
-
-    name: str
-    share: float
-    rules: tuple[Rule, ...]
-
-
-@runtime_checkable
-class Strategy(Protocol):
-    """How weights may move, as a list of phases whose shares sum to 1."""
-
-    def phases(self, names: Sequence[str]) -> list[Phase]:
-        """Return the phases for a model whose weights have these role names."""
         ...
 
 

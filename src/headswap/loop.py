@@ -21,9 +21,10 @@ import torch
 from headswap.answers import Scores
 from headswap.architecture import body_modules
 from headswap.checkpoint import Checkpoints, State, fill_optimizer, load, optimizer_tensors
-from headswap.contracts import LossFunction, Metric, Phase
+from headswap.contracts import LossFunction, Metric
 from headswap.errors import RunError, Stopped
 from headswap.hardware import Hardware
+from headswap.phases import Phase
 from headswap.schedule import evaluation_steps, parameter_groups, rate_factor, spans, total_steps, trainable
 from headswap.seeds import Seeds
 from headswap.sharding import fill, gathered

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from headswap.contracts import Phase, Rule
 from headswap.errors import ConfigError
+from headswap.phases import Phase, Rule
 from headswap.spine import TrainConfig
 
 

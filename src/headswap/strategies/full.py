@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from headswap.contracts import Phase, Rule
+from headswap.phases import Phase, Rule
 
 
 @dataclass(frozen=True)
