@@ -31,10 +31,11 @@ from headswap.contracts import DataRequest
 from headswap.data import make_batches
 from headswap.encoded import pad_token_id
 from headswap.hardware import cpu_name, start
-from headswap.loop import Training, fit
+from headswap.loop import fit
 from headswap.model import join, role_names
 from headswap.seeds import Seeds
 from headswap.taskconfig import SpecialTokens
+from headswap.training import Training
 
 LEARNING_RATE = 5e-5
 

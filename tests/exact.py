@@ -16,11 +16,12 @@ import torch
 from headswap.answers import Answers, Labels, Scores
 from headswap.checkpoint import STATE, Checkpoints, read_state
 from headswap.errors import Stopped
-from headswap.loop import Keeper, fit
+from headswap.loop import fit
 from headswap.phases import Phase, Rule
 from headswap.records import METRICS, MetricsLog, read_jsonl
 from headswap.spine import SaveConfig
 from headswap.stopping import Stop
+from headswap.training import Keeper
 from tiny_training import PLAIN, model, snapshot, training
 
 CLOCKS = ("seconds", "time")

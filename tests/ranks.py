@@ -25,7 +25,7 @@ from headswap.checkpoint import Checkpoints
 from headswap.data import Batches
 from headswap.errors import Stopped
 from headswap.hardware import start
-from headswap.loop import Keeper, fit
+from headswap.loop import fit
 from headswap.losses import CrossEntropy
 from headswap.metrics.classification import Accuracy, MacroF1, Matthews
 from headswap.phases import Phase, Rule
@@ -34,6 +34,7 @@ from headswap.spine import HardwareConfig, SaveConfig, TrainConfig
 from headswap.stopping import SIGNALS, Stop
 from headswap.strategies.full import Full
 from headswap.strategies.probe import Probe
+from headswap.training import Keeper
 from tiny_training import PLAIN, Watched, batches, encoded, hardware, model, snapshot, training
 
 RARE = 11  # a token that few rows hold

@@ -10,6 +10,7 @@ from exact import BASE, STEPS, TWO_PHASES, Points, every, go, in_pieces, mismatc
 from headswap.errors import RunError, Stopped
 from headswap.spine import SaveConfig
 from headswap.stopping import Stop
+from headswap.strategies.l2_sp import L2Sp
 
 
 def checkpointed(net):
@@ -31,6 +32,8 @@ SETTINGS = {  # the first two are judged by accuracy on validation rows
         replace(BASE, max_grad_norm=None, schedule="constant", warmup_share=0.5),
         WANDERING,
     ),
+    "a mean of the weights": (replace(BASE, ema=0.7), {"phases": TWO_PHASES, **WANDERING}),
+    "a pull towards the start": (BASE, {"correct": L2Sp(100.0).correct, **WANDERING}),
 }
 STOPS = {
     "first step": [1],

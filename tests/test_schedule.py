@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from headswap.errors import ConfigError
-from headswap.phases import Phase, Rule
-from headswap.schedule import evaluation_steps, parameter_groups, rate_factor, spans, total_steps, trainable
+from headswap.phases import Phase, Rule, Schedule
+from headswap.schedule import evaluation_steps, moving, parameter_groups, rate_factor, spans, total_steps
 from headswap.spine import TrainConfig
 
 NAMES = ["body.layer.weight", "body.layer.bias", "head.classifier.weight", "head.classifier.bias"]
@@ -25,11 +25,10 @@ def test_evaluations_are_log_spaced_and_end_with_the_last_step():
 
 
 def test_the_rate_climbs_to_its_peak_and_falls_to_almost_nothing():
-    train = TrainConfig(warmup_share=0.2)
-    assert [round(rate_factor(step, 10, train), 4) for step in range(10)] == [
+    assert [round(rate_factor(step, 10, Schedule("linear", 0.2)), 4) for step in range(10)] == [
         0.5, 1.0, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125,
     ]  # fmt: skip
-    assert rate_factor(9, 10, TrainConfig(warmup_share=0.0, schedule="constant")) == 1.0
+    assert rate_factor(9, 10, Schedule("constant", 0.0)) == 1.0
 
 
 def test_phases_share_all_steps():
@@ -41,7 +40,7 @@ def test_phases_share_all_steps():
 
 def test_the_first_matching_rule_decides():
     phase = Phase("p", 1.0, (Rule(r"^head\.", 2.0), Rule(r"bias$", None), Rule("", 1.0)))
-    assert trainable(phase, NAMES) == {
+    assert {name: rule.factor for name, rule in moving(phase, NAMES).items()} == {
         "body.layer.weight": 1.0, "head.classifier.weight": 2.0, "head.classifier.bias": 2.0,
     }  # fmt: skip
 
@@ -56,14 +55,16 @@ def test_the_first_matching_rule_decides():
 )
 def test_rules_that_cannot_be_meant_are_refused(rules, message):
     with pytest.raises(ConfigError, match=message):
-        trainable(Phase("p", 1.0, rules), NAMES)
+        moving(Phase("p", 1.0, rules), NAMES)
 
 
 def test_vectors_are_not_decayed():
     weights = {
         name: torch.nn.Parameter(torch.zeros(2, 2) if name.endswith("weight") else torch.zeros(2)) for name in NAMES
     }
-    groups = parameter_groups(weights, dict.fromkeys(NAMES, 1.0), TrainConfig(weight_decay=0.1, learning_rate=2.0))
+    groups = parameter_groups(
+        weights, dict.fromkeys(NAMES, Rule("", 1.0)), TrainConfig(weight_decay=0.1, learning_rate=2.0)
+    )
     assert sorted((group["weight_decay"], len(group["params"]), group["lr"]) for group in groups) == [
         (0.0, 2, 2.0), (0.1, 2, 2.0),
     ]  # fmt: skip

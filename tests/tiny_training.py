@@ -15,7 +15,6 @@ from headswap.data import Batches
 from headswap.encoded import Encoded, Padding
 from headswap.evaluate import Judge
 from headswap.hardware import Hardware, start
-from headswap.loop import Training
 from headswap.losses import CrossEntropy
 from headswap.metrics.classification import Accuracy
 from headswap.model import role_names
@@ -23,6 +22,7 @@ from headswap.seeds import Seeds
 from headswap.spine import HardwareConfig, TrainConfig
 from headswap.strategies.full import Full
 from headswap.tasks.text_classification import TextClassification
+from headswap.training import Training
 
 ONE = Seeds(1)
 TASK = TextClassification(text=["text"], source="nowhere.csv")

@@ -27,6 +27,7 @@ class Row:
         scores: score of the reference -> headswap's name for it; the first is the one that is judged.
         steps: optimizer steps of `batch_size` examples, over all training rows.
         max_length: tokens of an input; special tokens count.
+        head_learning_rate: of what stands outside the base model; None for the same rate everywhere.
         options: what only this problem needs.
         task: overrides that choose and fill the task; {data} is the row's folder.
         test: the split that is scored.
@@ -42,6 +43,7 @@ class Row:
     learning_rate: float = 1e-4
     batch_size: int = 32
     max_length: int = 128
+    head_learning_rate: float | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     test: str = "test"
 
@@ -57,6 +59,7 @@ class Row:
             f"train.max_steps={self.steps}",
             f"train.batch_size={self.batch_size}",
             f"train.learning_rate={self.learning_rate}",
+            f"train.head_learning_rate={'null' if self.head_learning_rate is None else self.head_learning_rate}",
             f"train.warmup_share={WARMUP_SHARE}",
             f"train.weight_decay={WEIGHT_DECAY}",
             "train.keep=last",

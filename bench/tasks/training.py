@@ -63,9 +63,31 @@ def train(model: Any, features: Features, collate: Collate, job: Job, by_length:
             train_sampling_strategy="group_by_length" if by_length else "random",
         )  # fmt: skip
         rows: Any = list(features)
-        trainer = transformers.Trainer(model, arguments, train_dataset=rows, data_collator=collate)
+        optimizers = (_two_rates(model, row), None)
+        trainer = transformers.Trainer(
+            model, arguments, train_dataset=rows, data_collator=collate, optimizers=optimizers
+        )
         trainer.train()
         return trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval()
+
+
+def _two_rates(model: Any, row: Row) -> torch.optim.Optimizer | None:
+    """Return AdamW with a rate of its own for what stands outside the base model, None where the row asks for none."""
+    if row.head_learning_rate is None:
+        return None
+    groups: dict[tuple[bool, bool], list[Any]] = {}
+    for name, weight in model.named_parameters():
+        groups.setdefault((name.startswith(f"{model.base_model_prefix}."), weight.ndim >= 2), []).append(weight)
+    return torch.optim.AdamW(
+        [
+            {
+                "params": weights,
+                "lr": row.learning_rate if body else row.head_learning_rate,
+                "weight_decay": WEIGHT_DECAY if matrix else 0.0,
+            }
+            for (body, matrix), weights in groups.items()
+        ]
+    )
 
 
 def predict(model: Any, features: Features, collate: Collate) -> Iterator[tuple[int, dict[str, Any], int]]:

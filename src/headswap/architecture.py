@@ -85,6 +85,21 @@ def body_prefixes(model: PreTrainedModel) -> dict[str, str]:
     return {f"{name}.": f"{name}." for name in _own_halves(model)}
 
 
+def role_names(model: PreTrainedModel) -> dict[str, str]:
+    """Return `body.<name inside the base model>` or `head.<name>` for each parameter, in the model's order.
+
+    What the architecture computes and does not save (Marian's positions) has no role: no strategy may move it.
+    """
+    body, _ = split(model)
+    prefixes = body_prefixes(model)
+    roles = {}
+    computed = set(model._keys_to_ignore_on_save or ())
+    for name in (name for name, _ in model.named_parameters() if name not in computed):
+        prefix = next((each for each in prefixes if name.startswith(each)), "")
+        roles[name] = f"body.{prefixes.get(prefix, '')}{name.removeprefix(prefix)}" if name in body else f"head.{name}"
+    return roles
+
+
 def _own_halves(model: PreTrainedModel) -> list[str]:
     """Return the children that are the body of a model that keeps encoder and decoder as its own (T5 and its kin)."""
     from transformers import PreTrainedModel

@@ -28,6 +28,7 @@ from headswap.sharding import like
 from headswap.spine import SaveConfig
 
 WEIGHTS, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+AVERAGE = "average.safetensors"
 KEPT = 2
 _DTYPES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
@@ -44,6 +45,7 @@ class State:
         weights: the model's tensors that training changes, by name.
         optimizer: its state by `<kind>/<weight's name>`.
         best: the weights of the best evaluation so far, empty when none is kept; `best_step` is its step.
+        average: the running mean of the weights, empty when none is kept.
     """
 
     step: int
@@ -52,6 +54,7 @@ class State:
     optimizer: Mapping[str, torch.Tensor]
     best: Mapping[str, torch.Tensor]
     best_step: int = 0
+    average: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
 @dataclass
@@ -154,6 +157,8 @@ class Checkpoints:
         with published(self.folder / f"step-{state.step:08d}") as draft:
             draft.write(WEIGHTS, safetensors_bytes(state.weights))
             draft.write(OPTIMIZER, safetensors_bytes(state.optimizer))
+            if state.average:
+                draft.write(AVERAGE, safetensors_bytes(state.average))
             draft.write_json(STATE, {"step": state.step, "best": best, **state.facts})
 
     def _of(self, kind: str) -> list[Path]:
@@ -184,9 +189,10 @@ def load(path: Path) -> State:
     facts = read_state(path)
     step, best = facts.pop("step"), facts.pop("best")
     kept = load_file(path.parent / best / WEIGHTS) if best else {}
+    mean = load_file(path / AVERAGE) if (path / AVERAGE).is_file() else {}
     return State(
         step, facts, load_file(path / WEIGHTS), load_file(path / OPTIMIZER), kept,
-        int(best.removeprefix("best-")) if best else 0,
+        int(best.removeprefix("best-")) if best else 0, mean,
     )  # fmt: skip
 
 

@@ -2,13 +2,14 @@
 
 A run is: `Task.load` gives `Splits`; `Body` names the files that `join` (model.py) builds a plain transformers model
 from, with the `Head` deciding what its head starts as; `Strategy.phases` (phases.py) says which weights move; the loop
-trains and the `Metric`s score. Each plug is a frozen dataclass (its fields are the schema of its conf group) in a module that
-imports torch, transformers, datasets and evaluate only inside its methods, so that a wrong config is told at once.
+trains and the `Metric`s score. Each plug is a frozen dataclass (its fields are the schema of its conf group) in a
+module that imports torch, transformers, datasets and evaluate only inside its methods, so that a wrong config is told
+at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -184,6 +185,10 @@ class Body(Protocol):
 
     def identity(self) -> dict[str, str]:
         """Name the content: pinned sha256, revision or the local files' hashes. Never the network."""
+        ...
+
+    def starts_new(self, names: Sequence[str]) -> Collection[str]:
+        """Return which of these weights (role names) of the body begin with the values of the random twin."""
         ...
 
     def locate(self, weights: bool = True) -> BodyFiles:

@@ -17,6 +17,7 @@ import torch
 
 from headswap.contracts import Collator, Splits, Task
 from headswap.encoded import Encoded, tokenise, unknown_share
+from headswap.errors import ConfigError
 from headswap.seeds import Seeds
 from headswap.spine import Config
 
@@ -142,3 +143,20 @@ def make_batches(
         unknown={split: unknown_share(rows, tokenizer) for split, rows in encoded.items()},
         collator=task.collator(tokenizer, seeds),
     )  # fmt: skip
+
+
+def check_positions(model: Any, tokenizer: Any, batches: Batches) -> None:
+    """Refuse inputs longer than the body has positions for, before an index error in the middle of training does."""
+    parts = [getattr(model.config, name, None) for name in ("encoder", "decoder")]  # of a warm-started pair
+    known = [getattr(part, "max_position_embeddings", None) for part in (model.config.get_text_config(), *parts)]
+    positions = min((found for found in known if isinstance(found, int)), default=None)
+    if positions is None:
+        return
+    if 0 < positions - tokenizer.model_max_length <= 4:  # RoBERTa counts from its pad token: 514 positions hold 512
+        positions = tokenizer.model_max_length
+    longest = max(int(batches.of(split).lengths.max()) for split in ("train", "validation", "test"))
+    if longest > positions:
+        raise ConfigError(
+            f"data.max_length: longer than this body's positions; found inputs of {longest} tokens for {positions} "
+            f"positions; set data.max_length={positions} or less"
+        )

@@ -8,100 +8,30 @@ decide it together; an evaluation that the state has not seen yet is made up for
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 
-from headswap.answers import Scores
+from headswap.afterstep import AfterStep, averaged, keep_average, remember
 from headswap.architecture import body_modules
-from headswap.checkpoint import Checkpoints, State, fill_optimizer, load, optimizer_tensors
-from headswap.contracts import LossFunction, Metric
+from headswap.checkpoint import State, fill_optimizer, load, optimizer_tensors
 from headswap.errors import RunError, Stopped
-from headswap.hardware import Hardware
 from headswap.phases import Phase
-from headswap.schedule import evaluation_steps, parameter_groups, rate_factor, spans, total_steps, trainable
-from headswap.seeds import Seeds
+from headswap.schedule import (
+    evaluation_steps,
+    moving,
+    parameter_groups,
+    rate_factor,
+    schedule_of,
+    spans,
+    total_steps,
+)
 from headswap.sharding import fill, gathered
-from headswap.spine import TrainConfig
 from headswap.step import train_step
-from headswap.stopping import Stop
-from headswap.table_task import model_inputs
-
-if TYPE_CHECKING:
-    from headswap.data import Batches
-
-Report = Callable[[Mapping[str, Any]], None]
-
-
-@dataclass(frozen=True)
-class Keeper:
-    """What outlives the process: where states go, who may ask for a stop, and the state to start from.
-
-    Args:
-        facts: what a state must agree with to be gone on from: the data's fingerprint, versions.
-        settle: puts metrics.jsonl on the disk and returns how many lines it has.
-        resume: a checkpoint folder, None to start afresh.
-    """
-
-    checkpoints: Checkpoints | None = None
-    stop: Stop = field(default_factory=Stop)
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    settle: Callable[[], int] = lambda: 0
-    resume: Path | None = None
-
-
-@dataclass(frozen=True)
-class Training:
-    """What a training is made of, besides the model: the constants of `fit`.
-
-    Args:
-        roles: the model's parameter names -> role names (`body. ...`, `head. ...`).
-        score: scores the model on a split.
-        forward: gives the model a batch: Task.forward.
-        metric: the metric that selects the best weights; it knows its own direction.
-        report: told of every logged step and evaluation.
-    """
-
-    phases: Sequence[Phase]
-    roles: Mapping[str, str]
-    batches: Batches
-    loss: LossFunction
-    score: Callable[[torch.nn.Module, str], Scores]
-    metric: Metric
-    hardware: Hardware
-    train: TrainConfig
-    seeds: Seeds
-    report: Report
-    keeper: Keeper = field(default_factory=Keeper)
-    forward: Callable[[Any, Mapping[str, torch.Tensor]], Any] = lambda model, batch: model(**model_inputs(batch))
-
-
-@dataclass
-class Progress:
-    """What changes while training. Seconds and examples (features: what a batch is of) count training only."""
-
-    total: int
-    step: int = 0
-    evaluated: int = 0
-    examples: int = 0
-    seconds: float = 0.0
-    best_step: int = 0
-    best: tuple[float, float] | None = None
-    best_weights: dict[str, torch.Tensor] = field(default_factory=dict, repr=False)
-    since_best: int = 0
-    trainable: int = 0
-    micro_batch_size: int | None = None
-    stopped_early: bool = False
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it without the weights, as JSON can hold it."""
-        return {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "best_weights"}
+from headswap.training import Progress, Training
 
 
 def fit(model: torch.nn.Module, training: Training) -> Progress:
@@ -119,13 +49,24 @@ def fit(model: torch.nn.Module, training: Training) -> Progress:
         for phase, (first, last) in zip(training.phases, spans(training.phases, total), strict=True):
             due = progress.step in marks and progress.evaluated < progress.step == last
             if progress.step < last or due:
-                train_phase(model, (phase, first, last), training, (progress, marks), state)
+                with _served(model, training, total, last):
+                    train_phase(model, (phase, first, last), training, (progress, marks), state)
             if progress.stopped_early:
                 break
     if train.keep == "best" and progress.best_step != progress.step:
         fill(model, progress.best_weights)
+    else:
+        keep_average(model, progress)
     progress.best_weights = {}
     return progress
+
+
+def _served(model: torch.nn.Module, training: Training, total: int, last: int) -> AbstractContextManager[None]:
+    """Let the body answer from what was computed of it once, in a phase that ends before it first moves."""
+    still = training.still_until(total)
+    if training.frozen is None or last > still:
+        return nullcontext()
+    return training.frozen.serving(model, ("train", "validation"), still * training.train.batch_size)
 
 
 def train_phase(
@@ -138,23 +79,25 @@ def train_phase(
     """Train one phase from where `progress` stands: its weights move, its schedule and its optimizer are its own."""
     (phase, first, last), (progress, marks) = span, going
     weights = {training.roles[name]: weight for name, weight in model.named_parameters() if name in training.roles}
-    factors = trainable(phase, list(weights))
+    rules, schedule = moving(phase, list(weights)), schedule_of(phase, training.train)
     for role, weight in weights.items():
-        weight.requires_grad_(role in factors)
-    progress.trainable = max(progress.trainable, sum(weights[role].numel() for role in factors))
-    optimizer = torch.optim.AdamW(parameter_groups(weights, factors, training.train), fused=True)
+        weight.requires_grad_(role in rules)
+    progress.trainable = max(progress.trainable, sum(weights[role].numel() for role in rules))
+    optimizer = torch.optim.AdamW(parameter_groups(weights, rules, training.train), fused=True)
     prepared, optimizer = training.hardware.prepare(model, optimizer)
+    after_step = AfterStep(model, training, progress)
     if state is not None and first < state.step < last:
         fill_optimizer(optimizer, _names(model), state.optimizer)
     if progress.step in marks and progress.evaluated < progress.step:  # the state was saved before it was judged
         evaluate(model, optimizer, training, progress)
-    body_moves = any(role.startswith("body.") for role in factors)
+    body_moves = any(role.startswith("body.") for role in rules)
     for step in range(progress.step, last) if not progress.stopped_early else ():
         _train_mode(prepared, model, body_moves)
-        factor = rate_factor(step - first, last - first, training.train)
+        factor = rate_factor(step - first, last - first, schedule)
         for group in optimizer.param_groups:
             group["lr"] = training.train.learning_rate * group["factor"] * factor
         train_step(prepared, optimizer, step, training, progress)
+        after_step(optimizer)
         boundary(model, optimizer, training, progress)
         if progress.step in marks:
             evaluate(model, optimizer, training, progress)
@@ -191,8 +134,9 @@ def save(model: torch.nn.Module, optimizer: Any, training: Training, progress: P
     assert keeper.checkpoints is not None
     if hardware.from_first(keeper.checkpoints.last_step) == progress.step:
         return True
-    moving = gathered(_moving(model, training), hardware.first)
+    weights = gathered(_moving(model, training), hardware.first)
     held = gathered(optimizer_tensors(optimizer, _names(model)), hardware.first)
+    average = gathered(progress.average, hardware.first)
     saved = True
     if hardware.first:
         try:
@@ -200,7 +144,8 @@ def save(model: torch.nn.Module, optimizer: Any, training: Training, progress: P
         except OSError as error:
             lines, refused = 0, str(error.strerror or error)
         facts = {"progress": progress.to_dict(), "scale": hardware.scale, "metrics_lines": lines, **keeper.facts}
-        state = State(progress.step, facts, moving, held, progress.best_weights, progress.best_step)
+        best = progress.best_weights, progress.best_step
+        state = State(progress.step, facts, weights, held, *best, average)
         saved = keeper.checkpoints.save(state, refused)
     return hardware.from_first(saved)
 
@@ -212,7 +157,8 @@ def evaluate(model: torch.nn.Module, optimizer: Any, training: Training, progres
     them would be the least trained.
     """
     try:
-        scores = training.score(model, "validation")
+        with averaged(model, progress):
+            scores = training.score(model, "validation")
     except Stopped:  # asked while it scored: what is saved is the state before the evaluation
         boundary(model, optimizer, training, progress)
         raise
@@ -224,10 +170,12 @@ def evaluate(model: torch.nn.Module, optimizer: Any, training: Training, progres
     if improved:
         progress.best, progress.best_step, progress.since_best = standing, progress.step, 0
         if training.train.keep == "best" and progress.step < progress.total:
-            moving = gathered(_moving(model, training))
-            progress.best_weights = {name: value.to("cpu", copy=True) for name, value in moving.items()}
+            with averaged(model, progress):
+                held = gathered(_moving(model, training))
+                progress.best_weights = {name: value.to("cpu", copy=True) for name, value in held.items()}
     else:
-        progress.since_best += 1
+        # An earlier phase cannot use patience up: the next one lets other weights move.
+        progress.since_best += progress.step > spans(training.phases, progress.total)[-1][0]
         progress.stopped_early = training.train.patience is not None and progress.since_best >= training.train.patience
     training.report(
         {
@@ -250,9 +198,10 @@ def _standing(value: float, loss: float) -> tuple[float, float]:
 
 def _start(model: torch.nn.Module, training: Training, total: int) -> tuple[Progress, State | None]:
     """Return the progress to start from, and put the weights of the saved state into the model if there is one."""
-    path = training.keeper.resume
+    path, fresh = training.keeper.resume, Progress(total)
+    remember(model, training, fresh)
     if path is None:
-        return Progress(total), None
+        return fresh, None
     state = load(path)
     for key, value in training.keeper.facts.get("made_of", {}).items():
         found = state.facts["made_of"].get(key)
@@ -269,7 +218,9 @@ def _start(model: torch.nn.Module, training: Training, total: int) -> tuple[Prog
         raise RunError(f"{path}: saved by another training; found other weights in it, such as {odd[0]}; remove it")
     fill(model, state.weights)
     training.hardware.set_scale(state.facts["scale"])
-    return Progress(**told, best_weights=dict(state.best)), state
+    progress = Progress(**told, best_weights=dict(state.best))
+    progress.average, progress.started = dict(state.average), fresh.started
+    return progress, state
 
 
 def _train_mode(prepared: torch.nn.Module, model: Any, body_moves: bool) -> None:
@@ -290,6 +241,6 @@ def _moving(model: torch.nn.Module, training: Training) -> dict[str, torch.Tenso
 
     A best step may lie in an early phase: what a later one moves must go back with it.
     """
-    moving = set().union(*(trainable(phase, list(training.roles.values())) for phase in training.phases))
-    still = {name for name, role in training.roles.items() if role not in moving}
+    ever = set().union(*(moving(phase, list(training.roles.values())) for phase in training.phases))
+    still = {name for name, role in training.roles.items() if role not in ever}
     return {name: value.detach() for name, value in model.state_dict().items() if name not in still}

@@ -17,11 +17,13 @@ from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from headswap import architecture, bodyconfig
+from headswap.architecture import role_names
 from headswap.contracts import Body, BodyFiles, Head, HeadTensor, Labels, SourceHead
 from headswap.durable import cannot_write, published
 from headswap.errors import RunError, WeightsError
 from headswap.gates import Plan, dropped_entry, parts, plan
 from headswap.ledger import Entry, Ledger, tensor_sha256
+from headswap.restart import StartsNew, drawn_alike, restarted
 from headswap.seeds import Seeds
 from headswap.taskconfig import SpecialTokens, fit_vocabulary, require_causal, serve, set_generation
 from headswap.warm_start import map_twice
@@ -48,12 +50,15 @@ def join(
     seeds: Seeds,
     auto_class: str,
     tokens: SpecialTokens = NO_TOKENS,
+    *,
+    starts_new: StartsNew | None = None,
 ) -> tuple[PreTrainedModel, Ledger]:
     """Build the model that a run trains: the body's weights, a head for `labels`, all in float32, in training mode.
 
     Args:
         auto_class: the transformers class of the task, such as AutoModelForSequenceClassification.
         tokens: what the config must know of the tokenizer.
+        starts_new: the strategy's choice of body weights that begin as in the random twin (phases.StartsNew).
 
     Returns:
         The model, and the ledger of what became of every tensor. The global random state is left as it was.
@@ -73,33 +78,22 @@ def join(
             architecture.untie(blank)
         nothing = Plan({}, {}, tuple(parts(blank)), (), {})
         todo = nothing if body.init == "random" else plan(blank, body, files, checkpoint, names)
-        swap = _Swap(body, files, checkpoint, names, todo, served.notes)
+        asked = {f"body.init={body.init}": body.starts_new, **({"strategy": starts_new} if starts_new else {})}
+        todo = restarted(todo, role_names(blank), asked)
         model = _start(blank, served.config, todo, seeds.stream("body"))
         fit_vocabulary(model, body, seeds, files, tokens)
         if own_output:
             architecture.untie(model)
         architecture.draw_head(model, seeds)
         _copy_body(model, checkpoint, todo)
+        if body.init == "mean_var":
+            todo = drawn_alike(todo, model, [name for name in todo.sources if parts(model)[name] == "body"], seeds)
+        swap = _Swap(body, files, checkpoint, names, todo, served.notes)
         placed = _place_head(model, head, swap, source_labels, labels)
         ledger = _ledger(model, swap, placed, labels)
         require_causal(model, auto_class)
         set_generation(model, served, files)
     return model.train(), ledger
-
-
-def role_names(model: PreTrainedModel) -> dict[str, str]:
-    """Return `body.<name inside the base model>` or `head.<name>` for each parameter, in the model's order.
-
-    What the architecture computes and does not save (Marian's positions) has no role: no strategy may move it.
-    """
-    body, _ = architecture.split(model)
-    prefixes = architecture.body_prefixes(model)
-    roles = {}
-    computed = set(model._keys_to_ignore_on_save or ())
-    for name in (name for name, _ in model.named_parameters() if name not in computed):
-        prefix = next((each for each in prefixes if name.startswith(each)), "")
-        roles[name] = f"body.{prefixes.get(prefix, '')}{name.removeprefix(prefix)}" if name in body else f"head.{name}"
-    return roles
 
 
 def describe(body: Body, labels: Labels, auto_class: str) -> dict[str, Any]:
@@ -252,7 +246,8 @@ def _entry(tensor: torch.Tensor, name: str, part: Any, swap: _Swap, placed: _Pla
     source = swap.todo.sources.get(name)
     if source is None:
         why = swap.todo.by_design.get(name, "")
-        return Entry(name, part, "new", shape, elements, sha256=sha256, note=why, by_design=bool(why))
+        note = why or swap.todo.notes.get(name, "")
+        return Entry(name, part, "new", shape, elements, sha256=sha256, note=note, by_design=bool(why))
     stored = swap.checkpoint.stored[source]
     held = tensor if tensor.dim() == 0 else tensor[: stored.shape[0]]
     if not same_bits(held, swap.checkpoint.read(source)):

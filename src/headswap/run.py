@@ -7,35 +7,39 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from headswap import config as configuration
 from headswap.answers import Scores
+from headswap.architecture import dice, role_names, split
 from headswap.checkpoint import Checkpoints
 from headswap.checks import imbalance
 from headswap.config import Plugs
 from headswap.contracts import DataRequest, Splits
-from headswap.data import Batches, make_batches, sample_texts
+from headswap.data import Batches, check_positions, make_batches, sample_texts
 from headswap.encoded import pad_token_id
 from headswap.errors import ConfigError, Diverged, RunError
 from headswap.evaluate import Judge
+from headswap.frozen import Frozen
 from headswap.hardware import Hardware, start
 from headswap.ledger import Ledger
-from headswap.loop import Keeper, Report, Training, fit
-from headswap.model import join, role_names, save
+from headswap.loop import fit
+from headswap.model import join, save
 from headswap.modelcard import Facts, card
+from headswap.phases import Adaptation, Adapts, Corrects, StartsNew
 from headswap.provenance import provenance
 from headswap.records import Onlooker, RunFolder, write_json
 from headswap.resume import continued, micro_batch_of, state_facts
+from headswap.runlog import Clock, both, heard, settled
 from headswap.seeds import Seeds
 from headswap.sharding import fill, gathered
-from headswap.shield import say, shielded
 from headswap.spine import Config, batch_faults
 from headswap.stopping import Stop
 from headswap.summary import PREDICTIONS, hashes, rows_of, summary, write_predictions
 from headswap.taskconfig import SpecialTokens
+from headswap.training import Keeper, Report, Training
 
 
 def run(config: Config, folder: RunFolder, report: Report, stop: Stop | None = None) -> dict[str, Any]:
@@ -48,7 +52,7 @@ def run(config: Config, folder: RunFolder, report: Report, stop: Stop | None = N
         Stopped: asked for; the state is saved, and calling `run` on the folder again goes on from there.
         HeadswapError: the data, the weights or the training failed; the folder keeps config, log and metrics so far.
     """
-    clock, stop, report = Clock(), stop or Stop(), _heard(report)
+    clock, stop, report = Clock(), stop or Stop(), heard(report)
     plugs = configuration.build_plugs(config)
     hardware = start(config.hardware, config.train)
     _require_processes(config, hardware)
@@ -82,18 +86,23 @@ def run(config: Config, folder: RunFolder, report: Report, stop: Stop | None = N
         splits, batches, plugs.task, loss, plugs.metrics, tokenizer, hardware, stop, config.train.find_batch_size
     )
     states = None if hardware.by_deepspeed else checkpoints  # its optimizer's state cannot be had whole
-    keeper = Keeper(states, stop, state_facts(splits, hardware), _settled(folder), resume)
+    keeper = Keeper(states, stop, state_facts(splits, hardware), settled(folder), resume)
+    adaptation = _adapted(plugs, model, hardware, seeds)
     roles = role_names(model)
     training = Training(
         plugs.strategy.phases(list(roles.values())), roles, batches, loss, judge.watch(train.select_by),
-        plugs.metrics[0], hardware, train, seeds, _both(folder, report), keeper, plugs.task.forward,
+        plugs.metrics[0], hardware, train, seeds, both(folder, report), keeper, plugs.task.forward,
+        plugs.strategy.correct if isinstance(plugs.strategy, Corrects) else None,
+        _frozen(plugs, config, (splits, batches), ledger, (hardware, stop, folder)) if adaptation is None else None,
     )  # fmt: skip
     plain = copy.deepcopy(model) if hardware.in_pieces and hardware.first else model
     with _told(folder, splits, hardware):
         progress = fit(model, training)
+    if adaptation is not None:
+        _plain_again(adaptation, folder, hardware.first and config.output.keep_model)
     clock.lap("fit")
 
-    scores = _scored(model, judge, hardware)
+    scores = _scored(model, judge, hardware, training.frozen_to_the_end(progress.total))
     clock.lap("score")
     plain = _whole(plain, model, hardware)
     result = {
@@ -137,6 +146,7 @@ def _swapped(
         seeds,
         plugs.task.auto_class,
         SpecialTokens.of(tokenizer, pad_token_id(tokenizer)),
+        starts_new=plugs.strategy.starts_new if isinstance(plugs.strategy, StartsNew) else None,
     )
     check_positions(model, tokenizer, batches)
     if config.train.gradient_checkpointing:
@@ -151,13 +161,48 @@ def _swapped(
     return model, ledger
 
 
-def _scored(model: Any, judge: Judge, hardware: Hardware) -> dict[str, Scores]:
+def _adapted(plugs: Plugs, model: Any, hardware: Hardware, seeds: Seeds) -> Adaptation | None:
+    """Put the strategy's own layers into the model, if it has any."""
+    touches = isinstance(plugs.strategy, Adapts | Corrects)
+    if (hardware.in_pieces and isinstance(plugs.strategy, Adapts)) or (hardware.by_deepspeed and touches):
+        raise ConfigError(
+            f"strategy: {type(plugs.strategy).__name__} changes weights or layers, which this engine keeps in pieces; "
+            f"found hardware={hardware.describe()['engine']}; use hardware=multi or a single device"
+        )
+    if not isinstance(plugs.strategy, Adapts):
+        return None
+    with dice(seeds.stream("adapter")):
+        return plugs.strategy.adapt(model, set(split(model)[1]))
+
+
+def _plain_again(adaptation: Adaptation, folder: RunFolder, keep: bool) -> None:
+    """Leave a plain model, which is what is scored and saved; what the strategy added to it is written first."""
+    if keep:
+        adaptation.save(folder / "adapter")
+    adaptation.remove()
+
+
+def _frozen(
+    plugs: Plugs, config: Config, data: tuple[Splits, Batches], ledger: Ledger, where: tuple[Hardware, Stop, RunFolder]
+) -> Frozen | None:
+    """Return what serves the body's outputs while the body stays as it is, unless the configuration forgoes it."""
+    (splits, batches), (hardware, stop, folder) = data, where
+    if not config.train.cache_features:
+        return None
+    return Frozen(
+        plugs.task, batches, plugs.task.loss(splits), hardware, Path(config.output.root) / ".cache" / "features",
+        {"body": plugs.body.identity(), "weights": ledger.body_sha256}, stop, lambda facts: folder.note(features=facts),
+    )  # fmt: skip
+
+
+def _scored(model: Any, judge: Judge, hardware: Hardware, frozen: Frozen | None) -> dict[str, Scores]:
     """Score validation and test, the latter for the first and only time."""
     if hardware.by_deepspeed:  # in bf16 it trains bf16 weights: what is scored and saved is exactly these
         model.float()
-    placed = hardware.place(model)
-    scores = judge.finish(placed)
-    hardware.plain(placed)
+    with frozen.serving(model, ("validation", "test")) if frozen else contextlib.nullcontext():
+        placed = hardware.place(model)
+        scores = judge.finish(placed)
+        hardware.plain(placed)
     return scores
 
 
@@ -195,37 +240,10 @@ def _told(folder: RunFolder, splits: Splits, hardware: Hardware) -> Iterator[Non
         raise
 
 
-def _settled(folder: RunFolder) -> Any:
-    """Return a function that puts metrics.jsonl on the disk and says how many lines it has."""
-
-    def settle() -> int:
-        folder.metrics.sync()
-        return folder.metrics.lines
-
-    return settle
-
-
 def data_request(config: Config) -> DataRequest:
     """Return what the configuration asks of the task's data."""
     data = config.data
     return DataRequest(data.train_rows, data.validation_rows, data.test_rows, data.split_seed, data.drop_duplicates)
-
-
-def check_positions(model: Any, tokenizer: Any, batches: Batches) -> None:
-    """Refuse inputs longer than the body has positions for, before an index error in the middle of training does."""
-    parts = [getattr(model.config, name, None) for name in ("encoder", "decoder")]  # of a warm-started pair
-    known = [getattr(part, "max_position_embeddings", None) for part in (model.config.get_text_config(), *parts)]
-    positions = min((found for found in known if isinstance(found, int)), default=None)
-    if positions is None:
-        return
-    if 0 < positions - tokenizer.model_max_length <= 4:  # RoBERTa counts from its pad token: 514 positions hold 512
-        positions = tokenizer.model_max_length
-    longest = max(int(batches.of(split).lengths.max()) for split in ("train", "validation", "test"))
-    if longest > positions:
-        raise ConfigError(
-            f"data.max_length: longer than this body's positions; found inputs of {longest} tokens for {positions} "
-            f"positions; set data.max_length={positions} or less"
-        )
 
 
 def said_of(splits: Splits, batches: Batches) -> list[str]:
@@ -234,47 +252,3 @@ def said_of(splits: Splits, batches: Batches) -> list[str]:
     uneven = imbalance(splits.labels.problem, splits.notes.get("class_counts", {}).get("train", {}))
     found = [f"{dropped:,} repeated rows were left out" if dropped else None, uneven]
     return [*filter(None, found), *batches.notes["warnings"]]
-
-
-class Clock:
-    """Seconds of a run's parts."""
-
-    def __init__(self) -> None:
-        self._start = self._last = time.perf_counter()
-        self.laps: dict[str, float] = {}
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.laps[name] = round(now - self._last, 3)
-        self._last = now
-
-    @property
-    def total(self) -> float:
-        return round(time.perf_counter() - self._start, 3)
-
-
-def _heard(report: Report) -> Report:
-    """Return `report`, shielded; warnings go into the log too, where nobody watches."""
-    watched = shielded(report, "progress report")
-
-    def tell(line: Mapping[str, Any]) -> None:
-        if line["kind"] == "warning":
-            say(line["text"])
-        watched(line)
-
-    return tell
-
-
-def _both(folder: RunFolder, report: Report) -> Report:
-    """Write every line to metrics.jsonl and tell whoever watches; say it once when the disk refuses."""
-    said: list[str] = []
-
-    def tell(line: Mapping[str, Any]) -> None:
-        folder.log_metrics(line)
-        if folder.metrics.refused and not said:
-            said.append(folder.metrics.refused)
-            text = f"{folder.metrics.path}: cannot be written; {folder.metrics.refused}; its lines wait in memory"
-            report({"kind": "warning", "text": f"{text}: free space"})
-        report(line)
-
-    return tell

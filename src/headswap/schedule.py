@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
 
 from headswap.errors import ConfigError
-from headswap.phases import Phase, Rule
+from headswap.phases import Phase, Rule, Schedule
 from headswap.spine import TrainConfig
 
 
@@ -42,20 +44,30 @@ def spans(phases: Sequence[Phase], total: int) -> list[tuple[int, int]]:
     return list(zip([0, *ends[:-1]], ends, strict=True))
 
 
-def rate_factor(step: int, steps: int, train: TrainConfig) -> float:
+def rate_factor(step: int, steps: int, schedule: Schedule) -> float:
     """Return the share of the peak learning rate at `step` (from 0) of a phase of `steps` steps.
 
-    Linear warm-up that reaches 1 at its last step, then linear decay that would reach 0 one step after the end: no
+    Linear warm-up that reaches 1 at its last step, then a decay that would reach the floor one step after the end: no
     step is wasted on a rate of 0, as transformers' schedule does with its first.
     """
-    warmup = round(train.warmup_share * steps)
+    warmup = round(schedule.warmup_share * steps)
     if step < warmup:
-        return (step + 1) / warmup
-    return (steps - step) / (steps - warmup) if train.schedule == "linear" else 1.0
+        share = (step + 1) / warmup
+    elif schedule.shape == "constant":
+        share = 1.0
+    else:
+        share = (steps - step) / (steps - warmup)
+        share = (1 - math.cos(math.pi * share)) / 2 if schedule.shape == "cosine" else share
+    return schedule.floor + (1 - schedule.floor) * share
 
 
-def trainable(phase: Phase, names: Sequence[str]) -> dict[str, float]:
-    """Return role name -> learning-rate factor of the weights that move in `phase`; the first matching rule decides.
+def schedule_of(phase: Phase, train: TrainConfig) -> Schedule:
+    """Return the phase's own schedule, or the one that the configuration asks for."""
+    return phase.schedule or Schedule(cast(Any, train.schedule), train.warmup_share)
+
+
+def moving(phase: Phase, names: Sequence[str]) -> dict[str, Rule]:
+    """Return role name -> rule of the weights that move in `phase`; the first matching rule decides.
 
     Raises:
         ConfigError: a weight no rule covers, a rule that matches nothing, or nothing left to train.
@@ -72,19 +84,30 @@ def trainable(phase: Phase, names: Sequence[str]) -> dict[str, float]:
         raise ConfigError(
             f"strategy: phase {phase.name} has a rule that matches no weight; found {idle[0]!r}; correct it"
         )
-    moving = {name: rule.factor for name, rule in first.items() if isinstance(rule, Rule) and rule.factor is not None}
-    if not moving:
+    found = {name: rule for name, rule in first.items() if isinstance(rule, Rule) and rule.factor is not None}
+    if not found:
         raise ConfigError(f"strategy: phase {phase.name} freezes every weight; give one rule a factor")
-    return moving
+    return found
+
+
+def factor_of(name: str, rule: Rule, train: TrainConfig) -> float:
+    """Return what a weight's learning rate is to `train.learning_rate`: its rule's factor, and the head's own rate."""
+    own = train.head_learning_rate if name.startswith("head.") else None
+    return (rule.factor or 0.0) * (1.0 if own is None else own / train.learning_rate)
 
 
 def parameter_groups(
-    weights: Mapping[str, torch.nn.Parameter], factors: Mapping[str, float], train: TrainConfig
+    weights: Mapping[str, torch.nn.Parameter], rules: Mapping[str, Rule], train: TrainConfig
 ) -> list[dict]:
-    """Return AdamW groups, one a (factor, decay): biases, norms and other vectors are not decayed."""
+    """Return AdamW groups, one a (factor, decay): biases, norms and other vectors are not decayed.
+
+    Args:
+        rules: role name -> rule of the weights that move.
+    """
     groups: dict[tuple[float, bool], list[torch.nn.Parameter]] = {}
-    for name, factor in factors.items():
-        groups.setdefault((factor, weights[name].ndim >= 2), []).append(weights[name])
+    for name, rule in rules.items():
+        decayed = rule.decay and weights[name].ndim >= 2
+        groups.setdefault((factor_of(name, rule, train), decayed), []).append(weights[name])
     return [
         {
             "params": members,

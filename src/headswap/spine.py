@@ -55,6 +55,7 @@ class TrainConfig:
     micro_batch_size: int | None = None
     eval_batch_size: int = 64
     learning_rate: float = 5e-5
+    head_learning_rate: float | None = None
     weight_decay: float = 0.01
     warmup_share: float = 0.1
     schedule: str = "linear"
@@ -64,11 +65,13 @@ class TrainConfig:
     keep: str = "best"
     select_by: str = "metric"
     patience: int | None = None
+    ema: float | None = None
     precision: str = "auto"
     attention: str = "auto"
     deterministic: bool = False
     gradient_checkpointing: bool = False
     find_batch_size: bool = False
+    cache_features: bool = True
     save_every: SaveConfig = field(default_factory=SaveConfig)
 
 
@@ -146,6 +149,7 @@ _POSITIVE = (
     "train.micro_batch_size",
     "train.eval_batch_size",
     "train.learning_rate",
+    "train.head_learning_rate",
     "train.max_grad_norm",
     "train.evaluations",
     "train.evaluate_every",
@@ -160,7 +164,7 @@ _POSITIVE = (
     "study.workers",
 )
 _CHOICES = {
-    "train.schedule": ("linear", "constant"),
+    "train.schedule": ("linear", "cosine", "constant"),
     "train.keep": ("best", "last"),
     "train.select_by": ("metric", "loss"),
     "train.precision": ("auto", "fp32", "bf16", "fp16"),
@@ -201,6 +205,8 @@ def faults(config: Config) -> Iterator[str]:
 def _train_faults(train: TrainConfig) -> Iterator[str]:
     if train.weight_decay < 0:
         yield f"train.weight_decay: must not be negative; found {train.weight_decay}; set 0 or more"
+    if train.ema is not None and not 0 < train.ema < 1:
+        yield f"train.ema: must lie between 0 and 1; found {train.ema}; set a share such as 0.999, or null for none"
     if train.patience is not None and train.keep != "best":
         yield "train.patience: early stopping needs the best weights; found train.keep=last; set train.keep=best"
 
@@ -219,6 +225,11 @@ def _hardware_faults(train: TrainConfig, hardware: HardwareConfig) -> Iterator[s
             f"{hardware.num_machines}; set hardware.launcher=accelerate or slurm, then headswap prepare"
         )
     yield from _engine_faults(train.save_every, hardware)
+    if train.ema is not None and hardware.engine == "deepspeed":
+        yield (
+            "train.ema: DeepSpeed keeps the weights that it trains in partitions of its own; found a mean asked for; "
+            "set train.ema=null or hardware.engine=fsdp2"
+        )
 
 
 def _engine_faults(saving: SaveConfig, hardware: HardwareConfig) -> Iterator[str]:

@@ -18,7 +18,7 @@ from headswap.errors import Diverged, OutOfMemory
 from headswap.hardware import first_line, is_out_of_memory
 
 if TYPE_CHECKING:
-    from headswap.loop import Progress, Training
+    from headswap.training import Progress, Training
 
 LEAST_SCALE = 2.0**-10
 

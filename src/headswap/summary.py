@@ -16,8 +16,8 @@ from headswap.durable import read_manifest, replace_file
 from headswap.hardware import Hardware
 from headswap.hashes import file_sha256
 from headswap.ledger import Ledger
-from headswap.loop import Progress
 from headswap.records import RunFolder
+from headswap.training import Progress
 
 PREDICTIONS = "predictions.parquet"
 

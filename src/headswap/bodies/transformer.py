@@ -9,7 +9,7 @@ import functools
 import hashlib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,11 +20,12 @@ from headswap.contracts import BodyFiles
 from headswap.durable import check_sealed
 from headswap.errors import ConfigError, WeightsError, nearest
 from headswap.hashes import file_sha256
+from headswap.layers import layer_groups, layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-INITS = ("pretrained", "random")
+INITS = ("pretrained", "random", "mean_var", "embeddings_only", "keep_layers")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 SMALL_FILES = ["*.json", "*.txt", "*.model", "*.jinja", "*.spm", "*.tiktoken"]
@@ -36,7 +37,11 @@ class TransformerBody:
 
     Args:
         source: hub id, local folder, finished run folder, or `package:<module>/<path>`.
-        init: `pretrained`, or `random`: the architecture's own initialiser under the seed's `body` stream.
+        init: `pretrained`; `random`: the architecture's own initialiser under the seed's `body` stream; `mean_var`:
+            normal draws with each pretrained tensor's mean and variance (1902.07208); `embeddings_only`: pretrained
+            embeddings under random layers; `keep_layers`: those and the lowest layers (1902.07208 calls it weight
+            transfusion). What is not pretrained is what it is under `random`.
+        keep_layers: how many layers `init=keep_layers` keeps, counted from below.
         revision: commit or tag of a hub id; a moving branch makes runs unrepeatable.
         sha256: of model.safetensors; for shards, of their sha256 in hexadecimal, sorted by file name, joined by
             newlines. Checked whenever weights lie there.
@@ -55,6 +60,7 @@ class TransformerBody:
 
     source: str
     init: str = "pretrained"
+    keep_layers: int | None = None
     revision: str | None = None
     sha256: str | None = None
     mirrors: list[str] = field(default_factory=list)
@@ -68,8 +74,13 @@ class TransformerBody:
 
     def __post_init__(self) -> None:
         if self.init not in INITS:
-            choices = f"choose {' or '.join(INITS)}{nearest(self.init, INITS)}"
+            choices = f"choose {', '.join(INITS)}{nearest(self.init, INITS)}"
             raise ConfigError(f"body.init: no such start; found {self.init!r}; {choices}")
+        if (self.init == "keep_layers") != (self.keep_layers is not None):
+            raise ConfigError(
+                f"body.keep_layers: belongs to body.init=keep_layers, which needs it; found {self.keep_layers} with "
+                f"body.init={self.init}; set both, or neither"
+            )
         if self.sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
             raise ConfigError(
                 f"body.sha256: not a sha256; found {self.sha256!r}; give 64 lower-case hexadecimal digits"
@@ -108,6 +119,18 @@ class TransformerBody:
         files = [folder / "config.json", *weight_files(folder), *code]
         lines = "\n".join(f"{path.name}:{file_sha256(path)}" for path in files if path.is_file())
         return {self.source: hashlib.sha256(lines.encode()).hexdigest()}
+
+    def starts_new(self, names: Sequence[str]) -> Collection[str]:
+        """Return which of these weights of the body begin with the values of the random twin, as `init` says."""
+        if self.init not in ("embeddings_only", "keep_layers"):
+            return []
+        groups, found, kept = layer_groups(names), layers(names), self.keep_layers or 0
+        if not 0 <= kept <= len(found):
+            raise ConfigError(
+                f"body.keep_layers: the body has no such number of layers; found {kept} of {len(found)}; set 0 to "
+                f"{len(found)}"
+            )
+        return [name for layer in found[kept:] for name in groups[layer]]
 
     def locate(self, weights: bool = True) -> BodyFiles:
         """Return the files, downloading a hub id if needed; without `weights`, the config and tokenizer files alone."""

@@ -27,7 +27,7 @@ class IfPresent:
         Raises:
             WeightsError: a head tensor of the checkpoint has another shape, or its rows are other labels.
         """
-        if source.init == "random":  # it would read a body that is not there
+        if source.init != "pretrained":  # it would read a body that is not there
             return [HeadTensor(name, "new") for name in head]
         present = {name: source.tensors[name] for name in head if name in source.tensors}
         for name, values in present.items():
