@@ -74,11 +74,11 @@ def test_the_adapted_model_starts_as_the_plain_one_and_the_same_seed_draws_the_s
 
 
 def test_adapters_and_the_head_move_and_all_else_is_frozen(model):
-    adapted(Lora(head_factor=0.5), model)
+    adapted(Lora(), model)
     roles = role_names(model)
-    (phase,) = Lora(head_factor=0.5).phases(list(roles.values()))
+    (phase,) = Lora().phases(list(roles.values()))
     factors = {rule.pattern: rule.factor for rule in phase.rules}
-    assert factors[r"^head\."] == 0.5 and factors[r"^body\."] is None
+    assert factors[r"^head\."] == 1.0 and factors[r"^body\."] is None
     assert roles[f"{QUERY}.base_layer.weight"] == "body.encoder.layer.0.attention.self.query.base_layer.weight"
     expected = {f"bert.encoder.layer.{number}.attention.self.{end}.lora_{part}.default.weight"
                 for number in (0, 1) for end in ("query", "value") for part in "AB"}  # fmt: skip
@@ -252,7 +252,7 @@ def test_what_does_not_fit_is_refused_with_the_remedy(model, monkeypatch):
     ("key", "message"),
     [
         ("strategy.adapter=lore", r"strategy.adapter: no such adapter; found 'lore'; choose lora, loha, lokr"),
-        ("strategy.rank=0", "rank, alpha and head_factor must be above 0; found rank=0"),
+        ("strategy.rank=0", "rank and alpha must be above 0; found rank=0"),
         ("strategy.dropout=1.0", "strategy.dropout: must be from 0 to below 1; found 1.0"),
         ("strategy.target_modules=query", r"found 'query'; give all-linear or a list, such as \[query\]"),
         ("strategy.target_modules=3", "strategy.target_modules: must be .* or text or null; found 3"),

@@ -26,9 +26,12 @@ OF_TASKS = [name for name in SECTIONS if name not in (OWN, MEASURED)]
 
 
 def options() -> set[str]:
-    """Return the tasks that take a reader's own files: all but those of the embedded default and of the hub."""
+    """Return the tasks that take a reader's own files: all but the embedded default's, the hub's and a chain's own."""
     texts = {path.stem: path.read_text(encoding="utf-8") for path in (configuration.conf_dir() / "task").glob("*.yaml")}
-    return {name for name, text in texts.items() if "tweets" not in name and "source" not in yaml.safe_load(text)}
+    elsewhere = {"source", "of"}
+    return {
+        name for name, text in texts.items() if "tweets" not in name and not elsewhere & yaml.safe_load(text).keys()
+    }
 
 
 def commands(section: str) -> list[list[str]]:

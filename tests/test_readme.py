@@ -20,12 +20,15 @@ from headswap import config as configuration
 from headswap.errors import ConfigError
 from headswap.predict import Score
 from headswap.results import Labelled
-from headswap.study.plan import arm_config, audit
+from headswap.study.plan import Arm, audit
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-COMMAND_PAGES = ["README.md", *(f"docs/{name}.md" for name in ("comparing", "data", "tasks", "using_models"))]
+COMMAND_PAGES = [
+    "README.md",
+    *(f"docs/{name}.md" for name in ("comparing", "data", "strategies", "tasks", "using_models")),
+]
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -202,7 +205,7 @@ def test_the_arm_that_the_page_on_comparing_adds_can_be_planned(tmp_path):
     for command in shown:
         flags = commandline.parse("compare", shlex.split(command, comments=True)[2:])
         config = configuration.compose(flags.overrides, [tmp_path])
-        arms = {arm: arm_config(config, arm, 100, 0) for arm in config.study.arms}
+        arms = {arm: Arm(config, arm, 100, 0, None).final() for arm in config.study.arms}
         assert sorted(arms) == ["finetune", "probe", "scratch"]
         assert arms["probe"].strategy == {"_target_": "headswap.strategies.probe.Probe"}
         audit(arms, config.study.treatment, config.study.control, config.study.may_differ)

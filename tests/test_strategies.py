@@ -10,6 +10,7 @@ from headswap.afterstep import averaged
 from headswap.errors import ConfigError
 from headswap.layers import layer_groups, layers
 from headswap.loop import fit
+from headswap.movement import movements
 from headswap.phases import Adapts, Corrects, Phase, Rule, Schedule, StartsNew, Strategy
 from headswap.schedule import factor_of, moving, parameter_groups, rate_factor, schedule_of, spans
 from headswap.spine import TrainConfig
@@ -248,3 +249,28 @@ def test_what_a_strategy_offers_is_told_by_its_methods():
     assert [type(each) for each in everything if isinstance(each, Corrects)] == [L2Sp]
     assert [type(each) for each in everything if isinstance(each, StartsNew)] == [ReinitTop]
     assert not [each for each in everything if isinstance(each, Adapts)]
+
+
+def test_a_plan_tells_what_moves_when_how_fast_and_how_much_of_it():
+    sizes = dict(zip(NAMES, (1000, 100, 10, 200, 20, 30, 6, 3), strict=True))
+    train = TrainConfig(learning_rate=1e-4, head_learning_rate=1e-3)
+    phases = [
+        *replace_share(Probe().phases(NAMES), 0.25),
+        *replace_share(BiasOnly().phases(NAMES), 0.25),
+        *replace_share(Gradual(decay=2.0).phases(NAMES)[1:2], 0.5),
+    ]
+    found = [
+        (line.phase, line.first, line.last, line.weights, line.rate and round(line.rate, 9), line.parameters)
+        for line in movements(phases, sizes, train, 40)
+    ]
+    assert found == [
+        ("probe", 1, 10, "body", None, 1360), ("probe", 1, 10, "head", 1e-3, 9),
+        ("bias_only", 11, 20, "embeddings", None, 1000), ("bias_only", 11, 20, "layer 0 to layer 1", None, 330),
+        ("bias_only", 11, 20, "layer 0 to layer 1", 1e-4, 30), ("bias_only", 11, 20, "head", 1e-3, 9),
+        ("down to layer 1", 21, 40, "embeddings to layer 0", None, 1110), ("down to layer 1", 21, 40, "layer 1", 5e-5, 250),
+        ("down to layer 1", 21, 40, "head", 1e-3, 9),
+    ]  # fmt: skip
+
+
+def replace_share(phases, share):
+    return [replace(phase, share=share) for phase in phases]

@@ -80,8 +80,8 @@ def test_without_sizes_all_rows_are_used(table, tiny_body, tmp_path):
     assert [(cell.size, cell.job.config.data.train_rows) for cell in cells] == [(None, None)] * 4
 
 
-def test_a_study_without_arms_or_with_stages_is_refused(table, tiny_body, tmp_path):
-    with pytest.raises(ConfigError, match=r"^stages: a study compares single runs; found stages"):
+def test_a_study_of_stages_needs_the_command_lines_words(table, tiny_body, tmp_path):
+    with pytest.raises(ConfigError, match=r"^stages: a chain is composed of the command line's words; found none"):
         plan(configured(table, tiny_body, tmp_path, "experiment=two_to_three"))
 
 

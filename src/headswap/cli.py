@@ -27,6 +27,9 @@ verbs
   evaluate RUN --data FILE   score a finished run on new labelled rows
   embed BODY                 texts as vectors, of a body or a run: --input FILE --output FILE.parquet
                              [--column TEXT] [--pooling mean|cls|last|max] [--layer N] [--normalise] [--max-length N]
+  screen body=[A,B] [OVERRIDES]
+                             rank bodies for a task by a probe on their frozen vectors, H-score and LogME; no training
+                             [--pooling mean|cls|last|max] [--layer N] [--no-random] [--no-cache] [--output FILE.json]
   export RUN                 --to onnx [--output DIR], proved against torch; or --push OWNER/NAME [--private]
   resume RUN                 go on with an unfinished run by its folder, to the bit
   rerun RUN [--verify]       repeat a finished run from its folder; say the first value that differs

@@ -10,6 +10,7 @@ from headswap.commandline import Parser, composed, parse
 from headswap.errors import ConfigError, of_status
 from headswap.model_commands import embed, export
 from headswap.predict_commands import evaluate, predict
+from headswap.screen_commands import screen
 
 
 def train(words: Sequence[str]) -> int:
@@ -117,12 +118,13 @@ def compare(words: Sequence[str]) -> int:
     def act(given: Any) -> int:
         from headswap.progress import Watch
         from headswap.study import execute
-        from headswap.study.plan import plan, study_folder
+        from headswap.study.plan import judged, plan, study_folder
 
-        config = given[0]
-        cells = plan(config)
-        with Watch(len(cells)) as watch:
-            watch.console.print(f"study: {len(cells)} runs in {study_folder(config)}", soft_wrap=True, highlight=False)
+        config, flags = given
+        cells = plan(config, flags)
+        config, count = judged(config, flags), sum(cell.count for cell in cells)
+        with Watch(count) as watch:
+            watch.console.print(f"study: {count} runs in {study_folder(config)}", soft_wrap=True, highlight=False)
             found = execute.execute(config, cells, watch)
         execute.show(found, watch.console)
         print(found.folder)
@@ -204,6 +206,7 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "predict": predict,
     "evaluate": evaluate,
     "embed": embed,
+    "screen": screen,
     "export": export,
     "resume": resume,
     "rerun": rerun,

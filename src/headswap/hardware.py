@@ -157,6 +157,13 @@ class Hardware:
         if self.accelerator.scaler is not None and state:
             self.accelerator.scaler.load_state_dict(state)
 
+    def seed(self, seed: int) -> None:
+        """Seed the dice of this process, those of the accelerators only where one computes: asking them takes time."""
+        if self.device.type == "cpu":
+            torch.default_generator.manual_seed(seed)
+        else:
+            torch.manual_seed(seed)
+
     def free_cache(self) -> None:
         """Give cached memory back to the device, after it ran out."""
         gc.collect()

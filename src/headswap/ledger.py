@@ -73,6 +73,12 @@ class Ledger:
         body = [entry for entry in body if not entry.by_design]
         return sum(entry.from_file for entry in body) / max(1, sum(entry.elements for entry in body))
 
+    @property
+    def body_sha256(self) -> str:
+        """The sha256 over the names and hashes of all tensors of the model that are not the head's."""
+        told = [f"{entry.name} {entry.sha256}" for entry in self.entries if entry.part != "head" and entry.sha256]
+        return hashlib.sha256("\n".join(told).encode()).hexdigest()
+
     def summary(self) -> dict[str, Any]:
         """Count tensors and elements per part and fate, with the coverage and the labels' fates."""
         counts: dict[str, dict[str, dict[str, int]]] = {}

@@ -97,14 +97,18 @@ def join(
 
 
 def describe(body: Body, labels: Labels, auto_class: str) -> dict[str, Any]:
-    """Count the parameters of body and head from the config alone; no weights are read or downloaded."""
+    """Count the parameters of body and head from the config alone; no weights are read or downloaded.
+
+    `model` is the model itself on the meta device, of which nothing but names and shapes is there.
+    """
     files = body.locate(weights=False)
     config, _ = bodyconfig.make_config(body, files, labels)
     served = serve(config, auto_class, body, files, NO_TOKENS)
     with torch.device("meta"):
         model = architecture.build(served.kind, served.config, 0)
     counts = [sum(each.numel() for each in group.values()) for group in architecture.split(model)]
-    return {"architecture": served.kind.__name__, "model_type": config.model_type, "body": counts[0], "head": counts[1]}
+    facts = {"architecture": served.kind.__name__, "model_type": config.model_type}
+    return {**facts, "body": counts[0], "head": counts[1], "model": model}
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, card: str) -> None:

@@ -48,6 +48,7 @@ class Facts:
     Args:
         encoding: `Batches.notes`: split -> `truncated_share` and more.
         scores: of validation and test.
+        lineage: the runs that the body went through, in words; empty for none.
     """
 
     config: Config
@@ -56,6 +57,7 @@ class Facts:
     encoding: Mapping[str, Any]
     ledger: Ledger
     scores: Mapping[str, Scores]
+    lineage: str = ""
 
     @property
     def problem(self) -> str:
@@ -130,7 +132,8 @@ def _front_matter(facts: Facts) -> dict[str, Any]:
 def _introduction(facts: Facts) -> str:
     from headswap import __version__
 
-    start = "pretrained" if facts.ledger.init == "pretrained" else "randomly initialised"
+    starts = {"pretrained": "pretrained", "random": "randomly initialised"}
+    start = starts.get(facts.ledger.init, f"partly pretrained ({facts.ledger.init})")
     return (
         f"{facts.ledger.architecture} for {facts.problem.replace('_', ' ')}: a {start} body with a head for this task, "
         f"trained by headswap {__version__} with the strategy `{facts.config.choices.get('strategy', '')}` and seed "
@@ -192,6 +195,8 @@ def _weights(facts: Facts) -> str:
     lines += [(name, f"`{node[name]}`") for name in ("revision", "sha256") if node.get(name)]
     if not node.get("sha256"):
         lines += [("content", f"`{value}`") for value in facts.plugs.body.identity().values()]
+    if facts.lineage:
+        lines.append(("trained before", plain(facts.lineage)))
     lines.append(("of the body's elements, from the file", f"{facts.ledger.coverage:.2%}"))
     ledger = [("part", "fate", "tensors", "elements"), *(line[:4] for line in facts.ledger.table())]
     return f"{_table([('', ''), *lines])}\n\n{_table(ledger)}"

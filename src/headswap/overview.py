@@ -53,6 +53,8 @@ def print_plan(config: Config, flags: argparse.Namespace) -> None:
         for stage, made in stage_configs(config, flags):
             for name, value in plan_lines(made):
                 console.print(f"{stage:<6} {name:<12} {value}", markup=False, highlight=False, soft_wrap=True)
+            if (table := phase_table(made)) is not None:
+                console.print(table)
     except WeightsError as error:
         if not config.stages:
             raise
@@ -66,7 +68,7 @@ def _print_study(config: Config, flags: argparse.Namespace, console: Any) -> Non
     from headswap.study.plan import judged, plan, study_folder
 
     cells = plan(config, flags)
-    lines = [("folder", study_folder(judged(config, flags)))]
+    lines: list[tuple[str, Any]] = [("folder", study_folder(judged(config, flags)))]
     done = sum(cell.job.folder.finished for cell in cells if cell.count == 1)
     lines.append(("runs", f"{sum(cell.count for cell in cells)}, {done} of them finished already"))
     for cell in cells:
@@ -105,6 +107,41 @@ def plan_lines(config: Config) -> Iterator[tuple[str, str]]:
     except ConfigError as error:
         yield "parameters", str(error)
     yield "folder", f"{folder.path} ({'finished' if folder.finished else 'to train'})"
+
+
+def phase_table(config: Config) -> Any:
+    """Return the strategy as a table: phase x weights x peak learning rate x parameters; None where it is not known.
+
+    Raises:
+        ConfigError: the strategy does not fit the body.
+    """
+    from rich.table import Table
+
+    from headswap.config import build_plugs
+    from headswap.model import describe as blank_model
+    from headswap.model import role_names
+    from headswap.movement import movements
+    from headswap.phases import Adapts
+    from headswap.run import data_request
+    from headswap.schedule import total_steps
+    from headswap.seeds import Seeds
+    from headswap.summary import rows_of
+
+    plugs = build_plugs(config)
+    splits = plugs.task.load(data_request(config), Seeds(config.seed))
+    model = blank_model(plugs.body, splits.labels, plugs.task.auto_class)["model"]
+    if isinstance(plugs.strategy, Adapts):
+        from headswap.architecture import split
+
+        plugs.strategy.adapt(model, set(split(model)[1]))
+    roles, weights = role_names(model), dict(model.named_parameters())
+    sizes = {role: weights[name].numel() for name, role in roles.items()}
+    steps = total_steps(config.train, -(-rows_of(splits)["rows"]["train"] // config.train.batch_size))
+    table = Table("phase", "steps", "weights", "learning rate", "parameters", box=None)
+    for line in movements(plugs.strategy.phases(list(sizes)), sizes, config.train, steps):
+        rate = "frozen" if line.rate is None else f"{line.rate:.3g}"
+        table.add_row(line.phase, f"{line.first} to {line.last}", line.weights, rate, f"{line.parameters:,}")
+    return table
 
 
 def print_doctor() -> int:

@@ -12,6 +12,7 @@ from importlib import metadata
 from typing import Any
 
 from headswap.hardware import Hardware
+from headswap.lineage import lineage
 from headswap.placeholders import looks_secret
 from headswap.spine import Config
 
@@ -26,7 +27,7 @@ VARIABLES = re.compile(
 
 
 def provenance(config: Config, hardware: Hardware) -> dict[str, Any]:
-    """Return versions, git state, machine, seed, the variables that matter, and the start."""
+    """Return versions, git state, machine, seed, the variables that matter, what trained the body, and the start."""
     return {
         "versions": versions(),
         "headswap": metadata.version("headswap"),
@@ -34,6 +35,7 @@ def provenance(config: Config, hardware: Hardware) -> dict[str, Any]:
         "hardware": hardware.describe(),
         "variables": variables(os.environ),
         "seed": config.seed,
+        "lineage": lineage(str(config.body.get("source", ""))),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "pid": os.getpid(),
     }

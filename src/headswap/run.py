@@ -25,6 +25,7 @@ from headswap.evaluate import Judge
 from headswap.frozen import Frozen
 from headswap.hardware import Hardware, start
 from headswap.ledger import Ledger
+from headswap.lineage import told
 from headswap.loop import fit
 from headswap.model import join, save
 from headswap.modelcard import Facts, card
@@ -55,20 +56,16 @@ def run(config: Config, folder: RunFolder, report: Report, stop: Stop | None = N
     clock, stop, report = Clock(), stop or Stop(), heard(report)
     plugs = configuration.build_plugs(config)
     hardware = start(config.hardware, config.train)
-    _require_processes(config, hardware)
-    if hardware.in_pieces and plugs.task.problem == "sequence_to_sequence":
-        raise ConfigError(
-            f"hardware.engine: a task that writes text is scored by writing, which needs whole weights; found "
-            f"{config.hardware.engine}; use hardware=multi or a single device"
-        )
+    _require_processes(config, plugs, hardware)
     seeds = Seeds(config.seed)
     folder = folder if hardware.first else Onlooker(folder.path)
     checkpoints = Checkpoints(folder / "checkpoint", config.train.save_every, report)
     resume = continued(folder, checkpoints, hardware)
-    folder.note(status="running", **provenance(config, hardware))
+    about = provenance(config, hardware)
+    folder.note(status="running", **about)
 
     splits = plugs.task.load(data_request(config), seeds)
-    tokenizer, batches = _encoded(plugs, config, splits, seeds)
+    tokenizer, batches = encoded(plugs, config, splits, seeds)
     folder.note(data={**data_facts(splits), "notes": dict(splits.notes), "encoding": batches.notes})
     clock.lap("data")
 
@@ -112,7 +109,7 @@ def run(config: Config, folder: RunFolder, report: Report, stop: Stop | None = N
     if hardware.first:
         write_predictions(folder / PREDICTIONS, scores, plugs.metrics[0])
         if config.output.keep_model:
-            said = card(Facts(config, plugs, splits, batches.notes, ledger, scores))
+            said = card(Facts(config, plugs, splits, batches.notes, ledger, scores, told(about["lineage"])))
             save(plain, tokenizer, folder / "model", said)
         clock.lap("save")
         result["sha256"] = hashes(folder)
@@ -124,11 +121,21 @@ def run(config: Config, folder: RunFolder, report: Report, stop: Stop | None = N
     return result
 
 
-def _encoded(plugs: Plugs, config: Config, splits: Splits, seeds: Seeds) -> tuple[Any, Batches]:
+# The tokenizer of the last run, proved: the runs of a study or sweep inherit it from the warm server (warm.py).
+_PROVED: dict[str, Any] = {}
+
+
+def encoded(plugs: Plugs, config: Config, splits: Splits, seeds: Seeds) -> tuple[Any, Batches]:
     """Return the body's tokenizer, proved on the run's own texts, and what it makes of the splits."""
-    tokenizer = plugs.body.tokenizer()
-    plugs.body.check_texts(tokenizer, sample_texts(splits, plugs.task.inputs))
-    return tokenizer, make_batches(splits, plugs.task, tokenizer, config, seeds)
+    files = [path for path in plugs.body.locate(weights=False).folder.iterdir() if path.is_file()]
+    states = sorted((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files)
+    key = repr((plugs.body, states, plugs.task.inputs, splits.fingerprint))
+    if key not in _PROVED:
+        tokenizer = plugs.body.tokenizer()
+        plugs.body.check_texts(tokenizer, sample_texts(splits, plugs.task.inputs))
+        _PROVED.clear()
+        _PROVED[key] = tokenizer
+    return _PROVED[key], make_batches(splits, plugs.task, _PROVED[key], config, seeds)
 
 
 def data_facts(splits: Splits) -> dict[str, Any]:
@@ -215,8 +222,13 @@ def _whole(plain: Any, model: Any, hardware: Hardware) -> Any:
     return plain
 
 
-def _require_processes(config: Config, hardware: Hardware) -> None:
-    """Refuse more or fewer processes than the run is made for, and a batch that they cannot share."""
+def _require_processes(config: Config, plugs: Plugs, hardware: Hardware) -> None:
+    """Refuse more or fewer processes than the run is made for, and what they cannot share."""
+    if hardware.in_pieces and plugs.task.problem == "sequence_to_sequence":
+        raise ConfigError(
+            f"hardware.engine: a task that writes text is scored by writing, which needs whole weights; found "
+            f"{config.hardware.engine}; use hardware=multi or a single device"
+        )
     if hardware.world != config.hardware.num_processes:  # accelerate launch --cpu, for one, starts a single process
         raise RunError(
             f"hardware.num_processes: {config.hardware.num_processes} are to train together; found {hardware.world}; "

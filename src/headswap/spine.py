@@ -110,10 +110,16 @@ class StudyConfig:
 
 @dataclass
 class Stage:
-    """One link of a chain of runs: Hydra overrides, and the body of the stage before as `run`."""
+    """One link of a chain of runs: Hydra overrides, and the body of the stage before as `run`.
+
+    `alone`: overrides that let the last stage do without the others, in a study of what they bought. `sized`: a study's
+    sizes cut this stage's rows too; the last one's always.
+    """
 
     name: str = ""
     overrides: list[str] = field(default_factory=list)
+    alone: list[str] = field(default_factory=list)
+    sized: bool = False
 
 
 @dataclass

@@ -3,31 +3,115 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from headswap import config as configuration
+from headswap.errors import ConfigError
 from headswap.launch import folder_of
-from headswap.spine import Config
+from headswap.spine import Config, Stage
+
+Change = Callable[[Stage, Config], Config]
 
 
 def stage_configs(config: Config, flags: argparse.Namespace) -> Iterator[tuple[str, Config]]:
-    """Yield (name, configuration) of each stage in order; an experiment without stages is one stage.
-
-    A stage's overrides come after the experiment's and before the user's own on the command line; its `run` is the
-    folder of the stage before, which is known before that stage has run. The user's `body` words go to the stages that
-    do not take the body of the stage before.
-    """
+    """Yield (name, configuration) of each stage in order; an experiment without stages is one stage."""
     if not config.stages:
         yield "run", config
         return
-    before, made = config.run, None
-    for stage in config.stages:
-        if made is not None:  # only now: what a folder is called hangs on the run that the stage before starts from
-            before = str(folder_of(made).path)
-        fixed = ("stages", "task=", "body") if "body=from_run" in stage.overrides else ("stages", "task=")
-        chosen = [word for word in flags.overrides if not word.lstrip("+~").startswith(fixed)]
-        overrides = [*stage.overrides, *chosen, "stages=[]"]
-        if before is not None:
-            overrides.append(f"run='{before}'")
-        made = configuration.compose(overrides, flags.config_dir)
-        yield stage.name, made
+    yield from Chain(config, flags).configs()
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The stages of an experiment.
+
+    A stage's overrides come after the experiment's and before the user's own on the command line; its `run` is the
+    folder of the stage before. The user's `body` words go to the stages that do not take the body of the stage before,
+    `task` words to the stages that do not name a task.
+
+    Args:
+        flags: the command line: `overrides` and `config_dir`.
+    """
+
+    config: Config
+    flags: argparse.Namespace
+
+    def configs(self, change: Change = lambda stage, made: made) -> Iterator[tuple[str, Config]]:
+        """Yield (name, configuration) of each stage; the one before must have trained when the next is asked for.
+
+        Args:
+            change: what a study does to a stage's configuration.
+        """
+        before, made = self.config.run, None
+        for stage in self.config.stages:
+            if made is not None:  # only now: what a folder is called hangs on the weights that a stage starts from
+                before = str(folder_of(made).path)
+            made = change(stage, self._composed(stage, stage.overrides, before))
+            yield stage.name, made
+
+    @property
+    def last(self) -> Stage:
+        return self.config.stages[-1]
+
+    def final(self) -> Config:
+        """Return the last stage as far as it is known before the others have trained; its body has a name alone."""
+        names = [stage.name for stage in self.config.stages]
+        place = f"stage/{names[-2]}" if len(names) > 1 else self.config.run
+        made = self._composed(self.last, self.last.overrides, place)
+        return dataclasses.replace(made, stages=self.config.stages)
+
+    def alone(self) -> Config:
+        """Return the last stage without the others: what they bought is what this one lacks.
+
+        Raises:
+            ConfigError: the experiment does not say what it starts from then.
+        """
+        words = [word for word in self.last.overrides if word != "body=from_run"]
+        if len(words) != len(self.last.overrides) and not self.last.alone:
+            raise ConfigError(
+                f"stages.{self.last.name}.alone: what does it start from without the stages before it; found none; set "
+                "overrides there, such as alone: [body=minilm, head=fresh]"
+            )
+        return self._composed(self.last, [*words, *self.last.alone], self.config.run)
+
+    def _composed(self, stage: Stage, overrides: list[str], run: str | None) -> Config:
+        if idle := [word for word in self.flags.overrides if _is(word, set.intersection(*map(_settled, self._all)))]:
+            key = idle[0].lstrip("+~").split("=", 1)[0]
+            raise ConfigError(
+                f"{key}: every stage of this experiment settles that itself; found {idle[0]!r}, which none would take; "
+                "write the stages that you want into an experiment of your own"
+            )
+        words = [
+            *overrides,
+            *(word for word in self.flags.overrides if not _is(word, {"stages", *_settled(overrides)})),
+        ]
+        words += ["stages=[]"] + ([f"run='{run}'"] if run is not None else [])
+        made = _compose(tuple(words), tuple(self.flags.config_dir))
+        if made.task.get("of", "") is None and stage is not self.last:  # the texts of what the last stage learns
+            about = {"of": self.final().task, "of_plugins": made.plugins}
+            made = configuration.overlay(made, {"task": about}, f"stages.{stage.name}")
+        return made
+
+    @property
+    def _all(self) -> list[list[str]]:
+        return [stage.overrides for stage in self.config.stages]
+
+
+@functools.lru_cache(maxsize=256)  # a study composes the same stage for every size and seed
+def _compose(words: tuple[str, ...], config_dirs: tuple[str, ...]) -> Config:
+    return configuration.compose(words, config_dirs)
+
+
+def _settled(overrides: list[str]) -> set[str]:
+    """Return the groups in which a stage leaves no choice."""
+    named = {"task"} if any(_is(word, {"task"}) for word in overrides) else set()
+    return named | ({"body"} if "body=from_run" in overrides else set())
+
+
+def _is(word: str, groups: set[str]) -> bool:
+    """Say whether a Hydra override sets one of the groups, or a key under it."""
+    key = word.lstrip("+~").split("=", 1)[0]
+    return any(key == group or key.startswith((f"{group}.", f"{group}@")) for group in groups)

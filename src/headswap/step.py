@@ -97,7 +97,7 @@ def _backward(
     )  # nothing to learn in these rows: a gradient of 0
     total = nothing
     for micro, (batch, counts) in enumerate(window):
-        torch.manual_seed(training.seeds.stream("dropout", step, micro, hardware.rank))
+        hardware.seed(training.seeds.stream("dropout", step, micro, hardware.rank))
         with hardware.last_micro_step(model, micro == len(window) - 1):
             summed = training.loss(training.forward(model, batch), batch) * float(counts)
             hardware.backward(summed * (hardware.world / weight))

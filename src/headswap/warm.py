@@ -1,7 +1,7 @@
 """What the warm server does once, so that a forked child starts training in milliseconds. Floor 4.
 
-It imports, and reads the rows that the runs share. Nothing here may multiply tensors: a thread pool or a CUDA context
-does not survive a fork.
+It imports, reads the rows that the runs share, and proves their tokenizer. Nothing here may multiply tensors: a thread
+pool or a CUDA context does not survive a fork.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
 from headswap import run, worker
 from headswap.config import build_plugs, read
@@ -21,7 +23,9 @@ for _name in ("sklearn.metrics", "evaluate", "headswap.metrics.modules", "transf
 for _kind in filter(None, os.environ.get("HEADSWAP_WARM", "").split(",")):  # model types, such as bert
     with contextlib.suppress(ImportError):  # the child will import what it needs
         importlib.import_module(f"transformers.models.{_kind}.modeling_{_kind}")
+        get_checkpoint_conversion_mapping(_kind)  # the first call compiles the patterns of all architectures
 if _text := os.environ.get("HEADSWAP_WARM_DATA"):  # the first run's configuration
     with contextlib.suppress(Exception):  # whatever is wrong with the data, the child will say it
         _config = read(_text, "the first run")
-        build_plugs(_config).task.load(run.data_request(_config), Seeds(_config.seed))
+        _plugs, _seeds = build_plugs(_config), Seeds(_config.seed)
+        run.encoded(_plugs, _config, _plugs.task.load(run.data_request(_config), _seeds), _seeds)

@@ -42,7 +42,6 @@ class Lora:
             the body, or null: what PEFT knows of the architecture, mostly the attention's query and value as the paper.
         dora: learn the length of each output's weights apart from their direction (DoRA, arXiv 2402.09353); lora alone.
         rslora: scale by alpha / sqrt(rank), for high ranks (rsLoRA, arXiv 2312.03732); lora alone.
-        head_factor: the head's learning rate in terms of the adapters'.
     """
 
     adapter: str = "lora"
@@ -52,16 +51,15 @@ class Lora:
     target_modules: list[str] | str | None = None
     dora: bool = False
     rslora: bool = False
-    head_factor: float = 1.0
 
     def __post_init__(self) -> None:
         faults = []
         if self.adapter not in ADAPTERS:
             choices = f"choose {', '.join(ADAPTERS)}{nearest(self.adapter, list(ADAPTERS))}"
             faults.append(f"strategy.adapter: no such adapter; found {self.adapter!r}; {choices}")
-        if self.rank < 1 or self.alpha <= 0 or self.head_factor <= 0:
-            found = f"rank={self.rank}, alpha={self.alpha}, head_factor={self.head_factor}"
-            faults.append(f"strategy: rank, alpha and head_factor must be above 0; found {found}; correct them")
+        if self.rank < 1 or self.alpha <= 0:
+            found = f"rank={self.rank}, alpha={self.alpha}"
+            faults.append(f"strategy: rank and alpha must be above 0; found {found}; correct them")
         if not 0 <= self.dropout < 1:
             faults.append(f"strategy.dropout: must be from 0 to below 1; found {self.dropout}; correct it")
         if isinstance(self.target_modules, str) and self.target_modules != ALL_LINEAR:
@@ -87,7 +85,7 @@ class Lora:
 
     def phases(self, names: Sequence[str]) -> list[Phase]:
         adapters = Rule(rf"\.{ADAPTERS[self.adapter]}\w+\.{_NAME}(\.|$)", 1.0)
-        head = (Rule(r"^head\.", self.head_factor),) if any(name.startswith("head.") for name in names) else ()
+        head = (Rule(r"^head\.", 1.0),) if any(name.startswith("head.") for name in names) else ()
         return [Phase(self.adapter, 1.0, (*head, adapters, Rule(r"^body\.", None)))]
 
     def _targets(self, model: PreTrainedModel, layers: Mapping[str, torch.nn.Module]) -> list[str]:

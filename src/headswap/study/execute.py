@@ -40,12 +40,24 @@ def execute(
     cells = plan(config) if cells is None else cells
     folder = study_folder(config)
     write_text(folder / "config.yaml", configuration.dump(config))
-    outcomes = run_jobs([cell.job for cell in cells], workers_of(config), on_event)
+    outcomes = run_cells(cells, workers_of(config), on_event)
     records = [record(cell, outcome, folder) for cell, outcome in zip(cells, outcomes, strict=True)]
     write_json(folder / RUNS, [asdict(one) for one in records])
     if not any(outcome.finished for outcome in outcomes):
         raise RunError(f"{folder}: no run of the study finished; the first one said: {outcomes[0].error}")
     return draw(config, folder, records)
+
+
+def run_cells(cells: Sequence[Planned], workers: int, on_event: OnEvent) -> list[Outcome]:
+    """Run the cells, chains stage by stage; return the outcome of each one's last run, or of the one that failed."""
+    outcomes = run_jobs([cell.job for cell in cells], workers, on_event)
+    while True:
+        going = [place for place, outcome in enumerate(outcomes) if outcome.finished]
+        following = {place: job for place in going if (job := next(cells[place].later, None)) is not None}
+        if not following:
+            return outcomes
+        for place, outcome in zip(following, run_jobs(list(following.values()), workers, on_event), strict=True):
+            outcomes[place] = outcome
 
 
 def remake(folder: Path) -> Study:
@@ -95,8 +107,9 @@ def show(study: Study, console: Any) -> None:
 def record(cell: Planned, outcome: Outcome, folder: Path) -> RunRecord:
     """Return what the study keeps of a run; its folder relative to the study's, so that outputs/ can be moved."""
     status = "finished" if outcome.finished else "failed"
-    place = Path("..") / cell.job.folder.path.name
-    assert (folder.parent / cell.job.folder.path.name) == cell.job.folder.path
+    made = outcome.job.folder.path
+    place = Path("..") / made.name
+    assert folder.parent / made.name == made
     return RunRecord(cell.arm, cell.size, cell.seed, place, status, outcome.error, outcome.reused)
 
 

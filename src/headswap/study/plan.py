@@ -2,31 +2,45 @@
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from headswap import config as configuration
 from headswap.errors import ConfigError
 from headswap.launch import Job, job_of
-from headswap.spine import Config
+from headswap.spine import Config, Stage
+from headswap.stages import Chain
 
 
 @dataclass(frozen=True)
 class Planned:
-    """One cell of the study: `size` labelled rows (training and validation together; None = all), one paired seed."""
+    """One cell of the study: `size` labelled rows (training and validation together; None = all), one paired seed.
+
+    Args:
+        job: its run; of a chain, the first stage.
+        later: the jobs of the stages after it, each known once the one before has finished.
+        count: how many runs it is.
+    """
 
     arm: str
     size: int | None
     seed: int
     job: Job
+    later: Iterator[Job] = field(default_factory=lambda: iter(()))
+    count: int = 1
 
 
-def plan(config: Config) -> list[Planned]:
+def plan(config: Config, flags: argparse.Namespace | None = None) -> list[Planned]:
     """Return the study's runs, seed by seed, so that whatever is finished early is already paired; long runs first.
 
     The last seed's short runs then fill up the time in which other workers would have nothing left to do.
+
+    Args:
+        flags: the command line, of which a chain's stages are composed.
 
     Raises:
         ConfigError: an arm names an unknown key, or the compared arms differ in a key that `study.may_differ` lacks.
@@ -34,26 +48,82 @@ def plan(config: Config) -> list[Planned]:
     study = config.study
     if not study.arms:
         raise ConfigError("study.arms: a study needs arms; found none; choose one: headswap list study")
-    if config.stages:
-        raise ConfigError("stages: a study compares single runs; found stages; train the stages, then body=from_run")
     cells = []
     for seed in range(config.seed, config.seed + study.seeds):
         for size in sorted(study.sizes, reverse=True) or [None]:
-            arms = {arm: arm_config(config, arm, size, seed) for arm in study.arms}
-            audit(arms, study.treatment, study.control, study.may_differ)
-            longest_first = sorted(arms.items(), key=lambda arm: -arm[1].train.epochs)
-            cells += [Planned(arm, size, seed, job_of(made, _title(arm, size, seed))) for arm, made in longest_first]
+            arms = {arm: Arm(config, arm, size, seed, flags) for arm in study.arms}
+            made = {arm: each.final() for arm, each in arms.items()}
+            audit(made, study.treatment, study.control, study.may_differ)
+            cells += [arms[arm].planned() for arm in sorted(made, key=lambda arm: -made[arm].train.epochs)]
     return cells
 
 
-def arm_config(config: Config, arm: str, size: int | None, seed: int) -> Config:
-    """Return the configuration of one run of an arm."""
-    made = configuration.overlay(config, config.study.arms[arm], f"study.arms.{arm}")
-    data: dict[str, Any] = {}
-    if size is not None:
-        held = max(1, round(size * config.study.validation_share))
-        data = {"train_rows": size - held, "validation_rows": held}
-    return configuration.overlay(made, {"seed": seed, "data": data}, "study.sizes")
+@dataclass(frozen=True)
+class Arm:
+    """An arm at one size and seed: a run, or a chain of them."""
+
+    config: Config
+    name: str
+    size: int | None
+    seed: int
+    flags: argparse.Namespace | None
+
+    def planned(self) -> Planned:
+        title = _title(self.name, self.size, self.seed)
+        if not self._chained:
+            return Planned(self.name, self.size, self.seed, job_of(self.final(), title))
+        stages = (job_of(made, f"{title}: {stage}") for stage, made in self._chain.configs(self._staged))
+        return Planned(self.name, self.size, self.seed, next(stages), stages, len(self.config.stages))
+
+    def final(self) -> Config:
+        """Return the configuration that the arm is judged by: its run's, or its chain's last one as far as known."""
+        if not self.config.stages:
+            return self._changed(self.config)
+        return self._changed(self._chain.final() if self._chained else self._chain.alone())
+
+    @property
+    def _changes(self) -> dict[str, Any]:
+        return self.config.study.arms[self.name] or {}
+
+    @property
+    def _chained(self) -> bool:
+        left_out = self._changes.get("stages", None)
+        if left_out:
+            raise ConfigError(
+                f"study.arms.{self.name}.stages: an arm has the experiment's stages or the last one alone; found "
+                f"{left_out}; set [] for the last one alone, or leave it out"
+            )
+        return bool(self.config.stages) and left_out is None
+
+    @property
+    def _chain(self) -> Chain:
+        if self.flags is None:
+            raise ConfigError(
+                "stages: a chain is composed of the command line's words; found none; use headswap compare"
+            )
+        return Chain(self.config, self.flags)
+
+    def _staged(self, stage: Stage, made: Config) -> Config:
+        if stage is self._chain.last:
+            return self._changed(made)
+        return self._sized(made, self.size if stage.sized else None)
+
+    def _changed(self, made: Config) -> Config:
+        changes = {key: value for key, value in self._changes.items() if key != "stages"}
+        made = dataclasses.replace(made, stages=[])
+        return self._sized(configuration.overlay(made, changes, f"study.arms.{self.name}"), self.size)
+
+    def _sized(self, made: Config, size: int | None) -> Config:
+        data: dict[str, Any] = {}
+        if size is not None:
+            held = max(1, round(size * self.config.study.validation_share))
+            data = {"train_rows": size - held, "validation_rows": held}
+        return configuration.overlay(made, {"seed": self.seed, "data": data}, "study.sizes")
+
+
+def judged(config: Config, flags: argparse.Namespace | None) -> Config:
+    """Return the configuration that a study is known by: the experiment's, or its chain's last stage."""
+    return Chain(config, flags).final() if config.stages and flags is not None else config
 
 
 def audit(arms: dict[str, Config], treatment: str, control: str, may_differ: list[str]) -> None:
@@ -84,6 +154,8 @@ def study_folder(config: Config) -> Path:
     """Return the study's folder, named by what it compares."""
     plugs = configuration.build_plugs(config)
     content = {"task": plugs.task.identity(), "body": plugs.body.identity(), "study": config.study.__dict__}
+    if config.stages:
+        content["stages"] = [stage.__dict__ for stage in config.stages]
     names = "-".join(config.choices.get(group, group) for group in ("task", "body", "study"))
     return Path(config.output.root) / config.name / f"study-{names}-{configuration.identity(config, content)}"
 

@@ -14,6 +14,7 @@ import yaml
 from numpy.typing import NDArray
 
 from headswap.errors import RunError
+from headswap.lineage import told
 
 TINY = 1e-9
 
@@ -119,16 +120,18 @@ def read_run(record: RunRecord) -> FinishedRun:
                 f"{folder / 'result.json'}: lacks a key; found no {key!r}; run it again with output.reuse=false"
             )
     predicted = _test_predictions(folder / "predictions.parquet", result["primary"])
-    about = folder / "run.json"
-    ledger = folder / "ledger.json"
+    about = _json(folder / "run.json") if (folder / "run.json").exists() else {}
+    ledger = _json(folder / "ledger.json").get("summary", {}) if (folder / "ledger.json").exists() else {}
+    if ledger and about.get("lineage"):
+        ledger["lineage"] = told(about["lineage"])
     return FinishedRun(
         record,
         result,
         *predicted,
         _curve(folder / "metrics.jsonl", result["primary"]),
         _yaml(folder / "config.yaml"),
-        _json(about) if about.exists() else {},
-        _json(ledger).get("summary", {}) if ledger.exists() else {},
+        about,
+        ledger,
     )
 
 
