@@ -3,7 +3,7 @@
     python bench/probe_sweep.py [--settings 100] [--rows 2000] [--workers 2] [--uncached 2] [--out FOLDER]
 
 The sweep is `headswap train -m strategy=probe` over learning rates x weight decays, in a folder without caches, as a
-user types it, one run after another; with `--workers` it is made by launch.run_jobs, the first run alone and the others side
+user types it, one run after another; with `--workers` launch.run_jobs makes it, the first run alone and the others side
 by side, as a study makes its runs. The forward pass is over the same features under the same precision, in a process of
 its own, before and after the sweep. `--uncached` runs of the same sweep with train.cache_features=false say what a run
 costs without. Every run's parts are averaged from its result.json. Asked: sweep <= 1.3 x one forward pass + 60 s.

@@ -185,6 +185,21 @@ def test_a_word_that_no_stage_would_take_is_refused(flags):
         next(stage_configs(compose(["experiment=two_to_three"]), told))
 
 
+def test_a_word_can_be_said_to_one_stage(flags):
+    said = argparse.Namespace(
+        overrides=[*flags.overrides, "stages.first.train.max_steps=7"], config_dir=flags.config_dir
+    )
+    chain = Chain(compose(said.overrides, said.config_dir), said)
+    assert next(iter(chain.configs()))[1].train.max_steps == 7 and chain.final().train.max_steps == 2
+    said.overrides[-1] = "stages.frist.train.max_steps=7"
+    with pytest.raises(
+        ConfigError, match=r"^stages.frist: no such stage; found 'frist' \(did you mean first\?\); stages:"
+    ):
+        chain.final()
+    with pytest.raises(ConfigError, match=r"^stages.a.seed: this experiment has no stages"):
+        next(stage_configs(compose([]), argparse.Namespace(overrides=["stages.a.seed=1"], config_dir=[])))
+
+
 def test_a_last_stage_that_says_not_what_it_starts_from_alone_is_refused(flags):
     config = compose(flags.overrides, flags.config_dir)
     config.stages[-1].alone = []

@@ -43,7 +43,7 @@ def test_overrides_reach_spine_and_plugs():
         ("task.labell=x", r"task.labell: no such key \(did you mean task.label"),
         ("body.init=scratch", "body.init: .*found 'scratch'"),
         ("train.batch_size=0", "train.batch_size: must be above 0; found 0"),
-        ("train.schedule=cosine", "train.schedule: unknown choice; found 'cosine'; choose one of linear, constant"),
+        ("train.schedule=step", "train.schedule: unknown choice; found 'step'; choose one of linear, cosine, constant"),
         ("train.warmup_share=2", r"train.warmup_share: must lie in \[0, 1\); found 2.0"),
         (
             "train.save_every=5",
@@ -67,7 +67,7 @@ def test_a_fault_names_the_key_what_was_found_and_the_remedy(override, message):
 
 
 def test_all_faults_are_told_at_once():
-    said = refused("train.batch_size=0", "train.schedule=cosine", "body.init=scratch")
+    said = refused("train.batch_size=0", "train.schedule=step", "body.init=scratch")
     assert [line.split(":")[0] for line in said.splitlines()] == ["train.batch_size", "train.schedule", "body.init"]
 
 

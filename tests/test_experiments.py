@@ -18,12 +18,16 @@ EXPERIMENTS = sorted(FILES)
 STUDIES = sorted(name for name, tree in FILES.items() if "stages" not in tree)  # a chain of runs is no study
 
 
+OWN = {"source_to_target": ["stages.source.task=tweets_binary", "stages.target.task=tweets"]}  # it asks for two sets
+
+
 def small(name, body, root):
     """Return overrides that keep an experiment's shape and make it little."""
     return [
         f"experiment={name}", f"body.source={body}", "body.sha256=null", "body.mirrors=[]", "body.revision=null",
         "train.max_steps=2", "data.train_rows=16", "data.validation_rows=8", "data.test_rows=8", "data.max_length=32", "hardware=cpu",
         "hardware.threads=1", "train.precision=fp32", f"output.root={root}",
+        *OWN.get(name, []),
     ]  # fmt: skip
 
 

@@ -2,6 +2,8 @@
 
 import functools
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -186,6 +188,22 @@ def test_a_body_that_has_moved_is_not_served(tmp_path):
     given, facts = served(), {}
     learned(net_of("bert"), given, frozen_on(tmp_path, given, facts), phases=backwards)
     assert facts == {}
+
+
+def test_a_model_can_be_prepared_again_and_again_under_half_precision():
+    """accelerate marks a prepared model; with the mark left on, a second phase would train in float32."""
+    code = (
+        "import sys; sys.path.insert(0, 'tests'); import torch; from tiny_training import model;"
+        "from headswap.hardware import start; from headswap.spine import HardwareConfig, TrainConfig;"
+        "hardware = start(HardwareConfig('cpu', threads=1), TrainConfig(precision='bf16')); net, found = model(), [];"
+        "net.classifier.register_forward_hook(lambda layer, given, output: found.append(output.dtype));"
+        "ids = torch.ones(2, 3, dtype=torch.long);"
+        "again = [lambda: hardware.place(net), lambda: hardware.prepare(net, torch.optim.AdamW(net.parameters()))[0]];"
+        "[(placed := make(), placed(input_ids=ids, attention_mask=ids), hardware.plain(placed)) for make in again * 2];"
+        "print(found == [torch.bfloat16] * 4)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout == "True\n"
 
 
 def test_too_short_a_phase_computes_as_ever(tmp_path):

@@ -20,6 +20,7 @@ from headswap import config as configuration
 from headswap.errors import ConfigError
 from headswap.predict import Score
 from headswap.results import Labelled
+from headswap.stages import Chain
 from headswap.study.plan import Arm, audit
 
 ROOT = Path(__file__).parents[1]
@@ -120,9 +121,10 @@ def check_overrides(verb: str, words: list[str]) -> None:
     sweeps = [override for override in parsed if override.is_sweep_override()]
     assert bool(sweeps) == flags.multirun
     for value in [value for override in sweeps for value in override_values(override)] or [None]:
-        config = configuration.compose([*plain, *([value] if value else [])])
+        said = [*plain, *([value] if value else [])]
+        config = configuration.compose(said)
         for stage in config.stages:
-            configuration.compose([*stage.overrides, *plain, "stages=[]", "run=somewhere"])
+            Chain(config, SimpleNamespace(overrides=said, config_dir=[])).composed(stage, stage.overrides, "some/where")
 
 
 def override_values(override: Override) -> list[str]:

@@ -15,6 +15,7 @@ from headswap.errors import ConfigError, nearest
 from headswap.placeholders import looks_secret, names_in, placeholder, plain_key_fault
 
 CONFIG_NAME = "config"
+STAGE_WORD = re.compile(r"[+~]*stages\.([A-Za-z_][\w-]*)\.(.+)", re.DOTALL)
 
 
 def register_spine() -> None:
@@ -100,8 +101,10 @@ def _composed(overrides: Sequence[str], config_dirs: Sequence[str | Path]) -> An
 def forced(overrides: Sequence[str]) -> list[str]:
     """Let overrides of a plug's field through where its YAML leaves the field out; the plug's class checks the name.
 
-    `body.init=random` becomes `++body.init=random`: Hydra only knows the keys that the file spells out.
+    `body.init=random` becomes `++body.init=random`: Hydra only knows the keys that the file spells out. A word for one
+    stage of a chain (`stages.NAME.WORD`) is left out: stages.py reads it.
     """
+    overrides = [text for text in overrides if not STAGE_WORD.match(text)]
     return [f"++{text}" if re.match(r"(task|body|head|strategy|metric)\.[\w.]+=", text) else text for text in overrides]
 
 

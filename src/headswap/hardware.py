@@ -101,7 +101,12 @@ class Hardware:
 
     def plain(self, model: torch.nn.Module) -> torch.nn.Module:
         """Return the model without the wrappers of `prepare`."""
-        return self.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+        plain = self.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+        if (
+            not self.in_pieces and not self.by_deepspeed
+        ):  # accelerate would take it for prepared, and not autocast again
+            vars(plain).pop("_is_accelerate_prepared", None)
+        return plain
 
     def backward(self, loss: torch.Tensor) -> None:
         self.accelerator.backward(loss)

@@ -1,4 +1,4 @@
-"""What a strategy comes to for one model: phase x weight group x learning rate x parameters. Floor 3, pure arithmetic."""
+"""What a strategy comes to for one model: phase x weight group x learning rate x parameters. Floor 3, arithmetic."""
 
 from __future__ import annotations
 

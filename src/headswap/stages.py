@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from headswap import config as configuration
-from headswap.errors import ConfigError
+from headswap.composition import STAGE_WORD
+from headswap.errors import ConfigError, nearest
 from headswap.launch import folder_of
 from headswap.spine import Config, Stage
 
@@ -19,6 +20,8 @@ Change = Callable[[Stage, Config], Config]
 def stage_configs(config: Config, flags: argparse.Namespace) -> Iterator[tuple[str, Config]]:
     """Yield (name, configuration) of each stage in order; an experiment without stages is one stage."""
     if not config.stages:
+        if words := [word for word in flags.overrides if STAGE_WORD.match(word)]:
+            raise ConfigError(f"{words[0].split('=')[0]}: this experiment has no stages; found that word; leave it out")
         yield "run", config
         return
     yield from Chain(config, flags).configs()
@@ -30,7 +33,7 @@ class Chain:
 
     A stage's overrides come after the experiment's and before the user's own on the command line; its `run` is the
     folder of the stage before. The user's `body` words go to the stages that do not take the body of the stage before,
-    `task` words to the stages that do not name a task.
+    `task` words to the stages that do not name a task, and `stages.NAME.WORD` to stage NAME alone.
 
     Args:
         flags: the command line: `overrides` and `config_dir`.
@@ -49,7 +52,7 @@ class Chain:
         for stage in self.config.stages:
             if made is not None:  # only now: what a folder is called hangs on the weights that a stage starts from
                 before = str(folder_of(made).path)
-            made = change(stage, self._composed(stage, stage.overrides, before))
+            made = change(stage, self.composed(stage, stage.overrides, before))
             yield stage.name, made
 
     @property
@@ -60,7 +63,7 @@ class Chain:
         """Return the last stage as far as it is known before the others have trained; its body has a name alone."""
         names = [stage.name for stage in self.config.stages]
         place = f"stage/{names[-2]}" if len(names) > 1 else self.config.run
-        made = self._composed(self.last, self.last.overrides, place)
+        made = self.composed(self.last, self.last.overrides, place)
         return dataclasses.replace(made, stages=self.config.stages)
 
     def alone(self) -> Config:
@@ -75,9 +78,10 @@ class Chain:
                 f"stages.{self.last.name}.alone: what does it start from without the stages before it; found none; set "
                 "overrides there, such as alone: [body=minilm, head=fresh]"
             )
-        return self._composed(self.last, [*words, *self.last.alone], self.config.run)
+        return self.composed(self.last, [*words, *self.last.alone], self.config.run)
 
-    def _composed(self, stage: Stage, overrides: list[str], run: str | None) -> Config:
+    def composed(self, stage: Stage, overrides: list[str], run: str | None) -> Config:
+        """Return a stage's configuration with these overrides of its own, from the body of the folder `run`."""
         if idle := [word for word in self.flags.overrides if _is(word, set.intersection(*map(_settled, self._all)))]:
             key = idle[0].lstrip("+~").split("=", 1)[0]
             raise ConfigError(
@@ -87,13 +91,27 @@ class Chain:
         words = [
             *overrides,
             *(word for word in self.flags.overrides if not _is(word, {"stages", *_settled(overrides)})),
+            *self._own_words(stage),
         ]
         words += ["stages=[]"] + ([f"run='{run}'"] if run is not None else [])
-        made = _compose(tuple(words), tuple(self.flags.config_dir))
+        try:
+            made = _compose(tuple(words), tuple(self.flags.config_dir))
+        except ConfigError as error:
+            raise ConfigError("\n".join(f"stages.{stage.name}.{line}" for line in str(error).splitlines())) from None
         if made.task.get("of", "") is None and stage is not self.last:  # the texts of what the last stage learns
             about = {"of": self.final().task, "of_plugins": made.plugins}
             made = configuration.overlay(made, {"task": about}, f"stages.{stage.name}")
         return made
+
+    def _own_words(self, stage: Stage) -> list[str]:
+        """Return what the command line says to this stage alone."""
+        said = [match for word in self.flags.overrides if (match := STAGE_WORD.match(word))]
+        names = [each.name for each in self.config.stages]
+        if odd := [match[1] for match in said if match[1] not in names]:
+            raise ConfigError(
+                f"stages.{odd[0]}: no such stage; found {odd[0]!r}{nearest(odd[0], names)}; stages: {', '.join(names)}"
+            )
+        return [match[2] for match in said if match[1] == stage.name]
 
     @property
     def _all(self) -> list[list[str]]:
