@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -12,87 +13,28 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import (
-    CONFIG_MAPPING,
     AutoModelForQuestionAnswering,
-    AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
 )
 
-from exact import BASE, STEPS, TWO_PHASES, Points, go, mismatches, wandering
+from exact import BASE, STEPS, TWO_PHASES, go, mismatches
 from headswap import frozen as module
 from headswap.architecture import body_modules
-from headswap.encoded import Padding
 from headswap.errors import Stopped
-from headswap.frozen import Frozen
-from headswap.loop import fit
 from headswap.losses import CrossEntropy, SpanCrossEntropy
 from headswap.records import read_json
 from headswap.stopping import Stop
-from headswap.strategies.probe import Probe
 from headswap.tasks.question_answering import QuestionAnswering
 from headswap.tasks.token_classification import TokenClassification
-from tiny_bodies import SETTINGS
+from tiny_frozen import PROBE, STILL, assert_close, calls_of, ended, frozen_on, learned, net_of, served
 from tiny_runs import ran, reviews, tiny
-from tiny_training import PLAIN, TASK, batches, hardware, model, snapshot, training
+from tiny_training import PLAIN, batches, model, training
 
-PROBE = Probe().phases([])
-STILL = {"phases": PROBE, "score": wandering, "metric": Points()}
 KEPT = {
     "bert": "pooler_output", "albert": "pooler_output", "roberta": "first", "electra": "first", "distilbert": "first",
     "deberta-v2": "first", "mpnet": "first", "modernbert": "first", "gpt2": "last", "llama": "last", "xlnet": "last",
     "t5": "last",
 }  # fmt: skip
-TOLERANCE = {"rtol": 0, "atol": 1e-5}
-
-
-def net_of(kind, auto=AutoModelForSequenceClassification, **settings):
-    with torch.random.fork_rng():
-        torch.manual_seed(4)
-        return auto.from_config(CONFIG_MAPPING[kind](**SETTINGS[kind] | {"num_labels": 3} | settings))
-
-
-def served(change=lambda encoded: encoded, side="right", **more):
-    """Return batches whose padding is what the tiny families pad with; `change` is made to every split."""
-    made, padding = batches(**more), Padding({"input_ids": 1, "labels": -100}, side)
-    rows = {name: change(replace(rows, padding=padding)) for name, rows in made.encoded.items()}
-    return replace(made, encoded=rows)
-
-
-def ended(encoded):
-    """End each row as T5 asks for."""
-    tokens, offsets = encoded.columns["input_ids"]
-    tokens[offsets[1:] - 1] = 2
-    return encoded
-
-
-def frozen_on(cache, given, facts=None, **more):
-    fields = {"task": TASK, "loss": CrossEntropy(), "hardware": hardware(), "about": {"weights": "tiny"}, **more}
-    return Frozen(batches=given, cache=cache, note=(facts if facts is not None else {}).update, **fields)
-
-
-def calls_of(net):
-    """Return a list that grows with every batch that the body computes."""
-    base, seen = body_modules(net)[0], []
-    compute = base.forward
-
-    @functools.wraps(compute)
-    def counted(*args, **named):
-        seen.append(1)
-        return compute(*args, **named)
-
-    base.forward = counted
-    return seen
-
-
-def learned(net, given, frozen=None, train=PLAIN, **changed):
-    """Train the head of `net`; return its weights afterwards."""
-    made = training(net, train, frozen=frozen, **{**STILL, **changed})
-    fit(net, replace(made, batches=given))
-    return snapshot(net)
-
-
-def assert_close(first, second):
-    assert all(torch.allclose(value, second[name], **TOLERANCE) for name, value in first.items())
 
 
 @pytest.mark.parametrize("kind", KEPT)
@@ -149,7 +91,8 @@ def test_dropout_of_the_head_draws_the_same_numbers(tmp_path):
         ("deberta-v2", "pooler_dropout"),
         ("distilbert", "seq_classif_dropout"),
     ):
-        given, settings = served(), {key: 0.5}
+        given = served()
+        settings: dict[str, Any] = {key: 0.5}
         bare = learned(net_of(kind, **settings), given)
         assert_close(bare, learned(net_of(kind, **settings), given, frozen_on(tmp_path, given)))
         assert not torch.equal(bare["classifier.weight"], learned(net_of(kind), given)["classifier.weight"])

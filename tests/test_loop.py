@@ -10,6 +10,7 @@ import torch
 import tiny_training
 from headswap.answers import Answers, Labels, Scores
 from headswap.errors import RunError
+from headswap.hardware import Hardware
 from headswap.loop import fit
 from headswap.losses import CrossEntropy
 from headswap.model import role_names
@@ -148,12 +149,12 @@ def test_evaluating_more_often_changes_no_weight():
 def test_both_arms_of_a_pair_see_the_same_dropout_and_batches(tiny_body, monkeypatch):
     """A pretrained run that is judged often and its random twin that is judged once: masks, seeds and rows agree."""
     seen = {}
-    manual_seed = torch.manual_seed
+    seed_dice = Hardware.seed
     for init, marks in (("pretrained", 6), ("random", 1)):
         net, _ = swap(tiny_body, seed=1, init=init)
         heard = seen[init] = {"seeds": [], "rows": [], "masks": [], "body": snapshot(net.base_model)}
         monkeypatch.setattr(
-            torch, "manual_seed", lambda seed, heard=heard: (heard["seeds"].append(seed), manual_seed(seed))[1]
+            Hardware, "seed", lambda self, seed, heard=heard: (heard["seeds"].append(seed), seed_dice(self, seed))[1]
         )
 
         def hear(module, given, made, heard=heard):

@@ -5,6 +5,7 @@ import io
 import re
 import shlex
 import tomllib
+from argparse import Namespace
 from contextlib import redirect_stdout
 from itertools import pairwise
 from pathlib import Path
@@ -124,7 +125,7 @@ def check_overrides(verb: str, words: list[str]) -> None:
         said = [*plain, *([value] if value else [])]
         config = configuration.compose(said)
         for stage in config.stages:
-            Chain(config, SimpleNamespace(overrides=said, config_dir=[])).composed(stage, stage.overrides, "some/where")
+            Chain(config, Namespace(overrides=said, config_dir=[])).composed(stage, stage.overrides, "some/where")
 
 
 def override_values(override: Override) -> list[str]:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from headswap.afterstep import averaged
+from headswap.config import compose
 from headswap.errors import ConfigError
 from headswap.layers import layer_groups, layers
 from headswap.loop import fit
@@ -23,6 +24,7 @@ from headswap.strategies.layer_decay import LayerDecay
 from headswap.strategies.lp_ft import LpFt
 from headswap.strategies.probe import Probe
 from headswap.strategies.reinit_top import ReinitTop
+from headswap.study.plan import Arm, audit
 from tiny_training import PLAIN, Watched, model, same, snapshot, training
 
 NAMES = [
@@ -274,3 +276,14 @@ def test_a_plan_tells_what_moves_when_how_fast_and_how_much_of_it():
 
 def replace_share(phases, share):
     return [replace(phase, share=share) for phase in phases]
+
+
+def test_an_arm_may_take_another_strategy_with_fields_of_its_own():
+    config = compose(["study=strategies", "data.train_rows=100"])
+    arms = {arm: Arm(config, arm, 50, 0, None).final() for arm in config.study.arms}
+    assert arms["layer_decay"].strategy == {"_target_": "headswap.strategies.layer_decay.LayerDecay", "factor": 0.8}
+    assert (arms["layer_decay"].choices["strategy"], arms["full"].choices["strategy"]) == ("layer_decay", "full")
+    assert arms["discriminative"].strategy["factor"] == pytest.approx(1 / 2.6, abs=1e-3)
+    audit(arms, "gradual", "full", config.study.may_differ)
+    with pytest.raises(ConfigError, match=r"strategy \(.*\)|strategy\.\w+"):
+        audit(arms, "gradual", "full", ["train.learning_rate"])

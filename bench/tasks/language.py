@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,8 @@ def language(job: Job) -> Outcome:
     )  # fmt: skip
     features, tests = _features(job, "train"), _features(job, "test")
     model = train(model, features, collate, job)
-    torch.manual_seed(EVALUATION_SEED)  # every seed of the training is judged on the same masks
-    losses, right = _observed(model, tests, collate, shifted=not share)
+    judge = _fixed_masks(job.tokenizer, share) if share else collate
+    losses, right = _observed(model, tests, judge, shifted=not share)
     scores = {"loss": float(losses.mean()), "accuracy": float(right.mean()), "perplexity": float(np.exp(losses.mean()))}
     return Outcome(scores, {"frequencies": _by_frequency(features, tests, job.tokenizer)})
 
@@ -46,6 +47,29 @@ def _features(job: Job, split: str) -> list[dict[str, Any]]:
     whole = job.tokenizer(texts)["input_ids"]
     pieces = [ids[start : start + length] for ids in whole for start in range(0, len(ids) - 1, length - 1)]
     return [{"input_ids": piece, "attention_mask": [1] * len(piece)} for piece in pieces]
+
+
+def _fixed_masks(tokenizer: Any, share: float) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
+    """Return a collator for the evaluation: a fixed number of each piece's tokens, at least one, where training's throws
+    a coin for each. Headings of a few tokens weigh otherwise, and the scores would not be of the same thing.
+    """
+    dice = np.random.default_rng(EVALUATION_SEED)  # every seed of the training is judged on the same masks
+    words = np.array(sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids)))
+
+    def collate(pieces: list[dict[str, Any]]) -> dict[str, Any]:
+        batch = dict(tokenizer.pad([{key: piece[key] for key in ("input_ids", "attention_mask")} for piece in pieces]))
+        batch = {name: torch.tensor(values) for name, values in batch.items()}
+        labels = torch.full_like(batch["input_ids"], UNREAD)
+        for row, piece in enumerate(pieces):
+            places = [place for place, special in enumerate(piece["special_tokens_mask"]) if not special]
+            for place in dice.choice(places, size=max(1, round(share * len(places))), replace=False):
+                labels[row, place] = batch["input_ids"][row, place]
+                coin = dice.random()
+                if coin < 0.9:
+                    batch["input_ids"][row, place] = tokenizer.mask_token_id if coin < 0.8 else int(dice.choice(words))
+        return {**batch, "labels": labels}
+
+    return collate
 
 
 def _observed(model: Any, features: list[dict[str, Any]], collate: Any, shifted: bool) -> tuple[np.ndarray, np.ndarray]:
