@@ -121,7 +121,9 @@ def test_a_folder_in_which_another_process_trains_is_refused_with_its_pid(mixed)
 def test_what_a_killed_run_left_is_cleared_when_it_is_asked_for_again(mixed):
     made, _, _ = mixed
     (made[1].folder / "metrics.jsonl").write_text('{"kind": "train", "step": 99}\n{"half')
-    well = configuration.overlay(made[1].config, {"task": {"_target_": made[0].config.task["_target_"]}}, "test")
+    well = configuration.overlay(
+        made[1].config, {"task": {**made[1].config.task, "_target_": made[0].config.task["_target_"]}}, "test"
+    )
     job = replace(made[1], config=well)
     (again,) = run_jobs([job], 1, Seen())
     assert again.finished

@@ -90,8 +90,8 @@ ROWS = {
     "ag_news_small": Row("classes", "ag_news_small", ("text",), "label", CLASSES, 100, TEXT),
     "goemotions": Row(
         "label_sets", "goemotions", ("text",), "labels",
-        {"micro_f1": "multi_label_micro_f1", "macro_f1": "multi_label_macro_f1", "map": "mean_average_precision"}, 400,
-        ("task=multi_label", "task.text=[text]", "task.label=[labels]"), learning_rate=5e-4, max_length=64,
+        {"micro_f1": "multi_label_micro_f1", "macro_f1": "multi_label_macro_f1", "map": "mean_average_precision"}, 600,
+        ("task=multi_label", "task.text=[text]", "task.label=[labels]"), max_length=64, head_learning_rate=2e-2,
     ),
     "stsb_en": Row(
         "numbers", "stsb_en", SENTENCES, "score", NUMBERS, 250,
@@ -127,7 +127,7 @@ ROWS = {
     ),
     "scitldr": Row(
         "generation", "scitldr", ("document",), "summary",
-        {"rouge1": "rouge1", "rouge2": "rouge2", "rougeL": "rougel"}, 400,
+        {"rouge1": "rouge1", "rouge2": "rouge2", "rougeL": "rougel"}, 250,
         ("task=summarization", "task.text=[document]", "task.target=summary", "task.max_target_length=48"),
         learning_rate=5e-4, batch_size=16, max_length=128, options={"longest_target": 48},
     ),

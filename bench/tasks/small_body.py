@@ -19,7 +19,7 @@ WIDTH, LAYERS, HEADS = 256, 3, 4
 
 
 def make(row: Row, texts: Iterator[str], folder: Path) -> str:
-    """Write config.json and the tokenizer into `folder` unless they lie there; return it. It hangs on the texts alone."""
+    """Write config.json and the tokenizer into `folder` unless they lie there; return it. Texts alone decide it."""
     if (folder / "config.json").is_file():
         return str(folder)
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))

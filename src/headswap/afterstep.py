@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from headswap.schedule import moving
 from headswap.sharding import like
@@ -52,7 +53,7 @@ class AfterStep:
                 mean[name] = weight.detach().clone()
         share = min(decay, step / (9 + step))
         values = [weight.detach() for weight in self.weights.values()]
-        torch._foreach_lerp_([mean[name] for name in self.weights], values, 1 - share)
+        get_ema_multi_avg_fn(share)([mean[name] for name in self.weights], values, None)
 
 
 @contextmanager

@@ -107,10 +107,8 @@ def run(config: Config, folder: RunFolder, report: Report, stop: Stop | None = N
         "micro_batch_size": progress.micro_batch_size or train.micro_batch_size,
     }
     if hardware.first:
-        write_predictions(folder / PREDICTIONS, scores, plugs.metrics[0])
-        if config.output.keep_model:
-            said = card(Facts(config, plugs, splits, batches.notes, ledger, scores, told(about["lineage"])))
-            save(plain, tokenizer, folder / "model", said)
+        facts = Facts(config, plugs, splits, batches.notes, ledger, scores, told(about["lineage"]))
+        _write(folder, facts, plain, tokenizer)
         clock.lap("save")
         result["sha256"] = hashes(folder)
         result["saved"] = {"checkpoints": checkpoints.count, "seconds": round(checkpoints.seconds, 3)}
@@ -220,6 +218,13 @@ def _whole(plain: Any, model: Any, hardware: Hardware) -> Any:
         if hardware.first:
             fill(plain, weights)
     return plain
+
+
+def _write(folder: RunFolder, facts: Facts, model: Any, tokenizer: Any) -> None:
+    """Write what the run is judged by, and its model where that is wanted."""
+    write_predictions(folder / PREDICTIONS, facts.scores, facts.plugs.metrics[0])
+    if facts.config.output.keep_model:
+        save(model, tokenizer, folder / "model", card(facts))
 
 
 def _require_processes(config: Config, plugs: Plugs, hardware: Hardware) -> None:
