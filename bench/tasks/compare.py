@@ -6,10 +6,13 @@
 Every run is a process of its own, one after another; its JSON line is appended to the results file, and a run whose
 line stands there with the same recipe is not made again.
 
-The judgement: the two sides share rows, recipe and body, but no random numbers, so seeds are not pairs. A row is within
-noise when the 95 % interval of Welch's t for the difference of the two means over seeds contains 0. The interval is
-printed, because few seeds make it wide: what it excludes is what the comparison shows. Beside it stands the difference
-in standard deviations of one run (pooled over both sides). Of 20 rows that are alike one is outside by chance.
+The judgement: the two sides share rows, recipe and body, but no random numbers, so seeds are not pairs. With two seeds
+and more a row is within noise when the 95 % interval of Welch's t for the difference of the two means over seeds
+contains 0. The interval is printed, because few seeds make it wide: what it excludes is what the comparison shows.
+Beside it stands the difference in standard errors of the test rows alone, where the score is a share or a correlation:
+two models as good as each other differ by that much on so many rows, whatever seeds add. One seed a side is judged by
+that, below 2 is within noise; it is the stricter rule, because seeds only add to it. Of 20 rows that are alike one is
+outside by chance.
 """
 
 from __future__ import annotations
@@ -29,10 +32,11 @@ from typing import Any
 
 from scipy import stats
 from settings import ROWS
+from small_body import make as make_body
 
 SIDES = ("reference", "headswap")
 CONFIDENCE = 0.95
-RECIPE = ("steps", "batch_size", "learning_rate", "max_length")
+RECIPE = ("steps", "batch_size", "learning_rate", "max_length", "head_learning_rate")
 
 Line = dict[str, Any]
 
@@ -49,7 +53,8 @@ def run_headswap(name: str, data: Path, seed: int) -> Line:
     row = ROWS[name]
     with tempfile.TemporaryDirectory() as folder:
         threads = [f"hardware.threads={count}"] if (count := os.environ.get("OMP_NUM_THREADS")) else []
-        command = [sys.executable, "-m", "headswap", "train", *row.overrides(data, seed), *threads]
+        body = make_body(row, data, Path(folder) / "body") if row.small_body else ""
+        command = [sys.executable, "-m", "headswap", "train", *row.overrides(data, seed, body), *threads]
         started = time.perf_counter()
         _output([*command, f"output.root={folder}", "output.keep_model=false"])
         seconds = time.perf_counter() - started
@@ -78,11 +83,11 @@ def read(results: Path) -> dict[tuple[str, str, int], Line]:
     return {
         (line["side"], line["row"], line["seed"]): line
         for line in lines
-        if line["row"] in ROWS and all(line[key] == getattr(ROWS[line["row"]], key) for key in RECIPE)
+        if line["row"] in ROWS and all(line.get(key) == getattr(ROWS[line["row"]], key) for key in RECIPE)
     }
 
 
-def table(lines: Iterable[Line], names: Sequence[str]) -> str:
+def table(lines: Iterable[Line], names: Sequence[str], data: Path) -> str:
     """Return the markdown table, one line a score."""
     heads = (
         "row",
@@ -92,22 +97,43 @@ def table(lines: Iterable[Line], names: Sequence[str]) -> str:
         "headswap",
         "difference",
         "95 % interval",
-        "in SDs",
+        "in SEs of the test rows",
         "within noise",
     )
     text = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name in names:
         own = [line for line in lines if line["row"] == name]
-        text += [f"| {' | '.join(_cells(name, score, own))} |" for score in ROWS[name].scores]
+        text += [f"| {' | '.join(_cells(name, score, own, data))} |" for score in ROWS[name].scores]
     return "\n".join(text)
 
 
-def _cells(name: str, score: str, lines: Sequence[Line]) -> list[str]:
+def _cells(name: str, score: str, lines: Sequence[Line], data: Path) -> list[str]:
     values = {side: [line["scores"][score] for line in lines if line["side"] == side] for side in SIDES}
     trivial = next((line["trivial"] for line in lines if line["side"] == "reference"), {})
     told = ", ".join(f"{scores[score]:.4g} ({baseline})" for baseline, scores in trivial.items() if score in scores)
     means = [_mean(values[side]) for side in SIDES]
-    return [name, score, told, *means, *judged(values["reference"], values["headswap"])]
+    found = [values["reference"], values["headswap"]]
+    error = sampling_error(name, score, [statistics.mean(each) for each in found if each], data)
+    return [name, score, told, *means, *judged(*found, error)]
+
+
+def sampling_error(name: str, score: str, means: Sequence[float], data: Path) -> float | None:
+    """Return the standard error of a difference that comes of the test rows alone; None where the score has no formula.
+
+    Of a share p of n rows sqrt(2 p (1 - p) / n), of a correlation r sqrt(2 / (n - 3)) (1 - r^2) (Fisher): as if the two
+    sides had been tested on other rows, which is wider than for the same ones. For values between 0 and 1 a row, such
+    as an answer's F1, it is an upper bound.
+    """
+    row = ROWS[name]
+    if not means or row.problem not in ("classes", "choices", "spans", "numbers", "words"):
+        return None
+    with (data / row.folder / f"{row.test}.jsonl").open(encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    mean = statistics.mean(means)
+    if score in ("accuracy", "exact", "f1"):
+        units = sum(len(each[row.target]) for each in rows) if row.problem == "words" else len(rows)
+        return math.sqrt(2 * mean * (1 - mean) / units)
+    return math.sqrt(2 / (len(rows) - 3)) * (1 - mean**2) if score in ("pearson", "spearman") else None
 
 
 def _mean(values: Sequence[float]) -> str:
@@ -117,23 +143,21 @@ def _mean(values: Sequence[float]) -> str:
     return f"{statistics.mean(values):.4g}{spread} (n={len(values)})"
 
 
-def judged(reference: Sequence[float], headswap: Sequence[float]) -> list[str]:
-    """Return difference of means, Welch's interval of it, the difference in pooled SDs, and the judgement."""
+def judged(reference: Sequence[float], headswap: Sequence[float], error: float | None) -> list[str]:
+    """Return difference of means, Welch's interval of it, the difference in standard errors, and the judgement."""
     if not reference or not headswap:
         return ["", "", "", ""]
     difference = statistics.mean(headswap) - statistics.mean(reference)
     told = f"{difference:+.3g}"
+    in_errors = f"{difference / error:+.1f}" if error else ""
     if min(len(reference), len(headswap)) < 2:
-        return [told, "", "", "one seed: not judged"]
+        alike = "" if error is None else "yes" if abs(difference) < 2 * error else "**no**"
+        return [told, "", in_errors, alike or "one seed: not judged"]
     interval = stats.ttest_ind(headswap, reference, equal_var=False).confidence_interval(CONFIDENCE)
     low, high = float(interval.low), float(interval.high)
     if math.isnan(low):  # neither side varies
         low = high = difference
-    freedom = len(reference) + len(headswap) - 2
-    squares = sum(statistics.variance(values) * (len(values) - 1) for values in (reference, headswap))
-    pooled = math.sqrt(squares / freedom)
-    in_deviations = f"{difference / pooled:+.1f}" if pooled else "no SD"
-    return [told, f"{low:+.3g} to {high:+.3g}", in_deviations, "yes" if low <= 0 <= high else "**no**"]
+    return [told, f"{low:+.3g} to {high:+.3g}", in_errors, "yes" if low <= 0 <= high else "**no**"]
 
 
 def commands(names: Sequence[str], data: Path) -> str:
@@ -179,7 +203,7 @@ def main() -> None:
         parser.error(f"--rows: no such row; found {', '.join(unknown)}; choose from {', '.join(ROWS)}")
     flags.results.parent.mkdir(parents=True, exist_ok=True)
     failed = make(flags, names)
-    print(f"\n{table(list(read(flags.results).values()), names)}\n\n{commands(names, flags.data)}")
+    print(f"\n{table(list(read(flags.results).values()), names, flags.data)}\n\n{commands(names, flags.data)}")
     if failed:
         sys.exit(f"{len(failed)} runs failed")
 

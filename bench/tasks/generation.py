@@ -37,6 +37,8 @@ def generation(job: Job) -> Outcome:
 
 
 def _model(job: Job) -> Any:
+    if job.row.small_body:
+        return transformers.AutoModelForSeq2SeqLM.from_config(transformers.AutoConfig.from_pretrained(job.body))
     model = transformers.EncoderDecoderModel.from_encoder_decoder_pretrained(job.body, job.body)
     tokens = {
         "decoder_start_token_id": job.tokenizer.cls_token_id,

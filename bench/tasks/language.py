@@ -50,9 +50,9 @@ def _features(job: Job, split: str) -> list[dict[str, Any]]:
 
 
 def _fixed_masks(tokenizer: Any, share: float) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
-    """Return a collator for the evaluation: a fixed number of each piece's tokens, at least one.
+    """Return a collator for the evaluation: of each piece a fixed number of tokens, at least one.
 
-    Training's throws a coin for each; then headings of a few tokens weigh otherwise, and the scores are of another thing.
+    The one of training throws a coin for each token: then headings weigh otherwise, and scores are of another thing.
     """
     dice = np.random.default_rng(EVALUATION_SEED)  # every seed of the training is judged on the same masks
     words = np.array(sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids)))

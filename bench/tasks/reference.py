@@ -12,6 +12,7 @@ import dataclasses
 import importlib.util
 import json
 import os
+import tempfile
 import time
 from pathlib import Path
 
@@ -23,7 +24,8 @@ from choices import choices
 from generation import generation
 from language import language
 from sequences import classes, label_sets, numbers
-from settings import ROWS
+from settings import ROWS, Row
+from small_body import make
 from spans import spans
 from training import Job, has_bf16
 from words import words
@@ -54,7 +56,11 @@ def main() -> None:
     flags = parser.parse_args()
     row = ROWS[flags.row]
     row = dataclasses.replace(row, steps=flags.steps or row.steps)
-    body = flags.body or packaged_body()
+    with tempfile.TemporaryDirectory() as folder:
+        _run(flags, row, make(row, flags.data, Path(folder)) if row.small_body else flags.body or packaged_body())
+
+
+def _run(flags: argparse.Namespace, row: Row, body: str) -> None:
     job = Job(row, flags.data, body, flags.seed, transformers.AutoTokenizer.from_pretrained(body))
     transformers.set_seed(flags.seed)
     started = time.perf_counter()
@@ -62,7 +68,7 @@ def main() -> None:
     result = {
         "side": "reference", "row": flags.row, "seed": flags.seed, **dataclasses.asdict(outcome),
         "seconds": round(time.perf_counter() - started, 1), "steps": row.steps, "batch_size": row.batch_size,
-        "learning_rate": row.learning_rate, "max_length": row.max_length,
+        "learning_rate": row.learning_rate, "max_length": row.max_length, "head_learning_rate": row.head_learning_rate,
         "precision": "bf16" if has_bf16() else "fp32", "threads": torch.get_num_threads(),
         "torch": torch.__version__, "transformers": transformers.__version__,
     }  # fmt: skip

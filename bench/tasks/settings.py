@@ -27,6 +27,7 @@ class Row:
         scores: score of the reference -> headswap's name for it; the first is the one that is judged.
         steps: optimizer steps of `batch_size` examples, over all training rows.
         max_length: tokens of an input; special tokens count.
+        small_body: a small encoder-decoder without weights (small_body.py) instead of MiniLM.
         head_learning_rate: of what stands outside the base model; None for the same rate everywhere.
         options: what only this problem needs.
         task: overrides that choose and fill the task; {data} is the row's folder.
@@ -44,17 +45,18 @@ class Row:
     batch_size: int = 32
     max_length: int = 128
     head_learning_rate: float | None = None
+    small_body: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
     test: str = "test"
 
-    def overrides(self, data: Path, seed: int) -> list[str]:
-        """Return the arguments of `headswap train` for this row."""
+    def overrides(self, data: Path, seed: int, body: str = "FOLDER") -> list[str]:
+        """Return the arguments of `headswap train` for this row; `body` is the small body's folder."""
         folder = data / self.folder
         splits = {"train": "train", "validation": "validation", "test": self.test}
         return [
             *(part.format(data=folder) for part in self.task),
             *(f"task.{split}={folder / name}.jsonl" for split, name in splits.items()),
-            "body=minilm",
+            *(["body=transformer", f"body.source={body}", "body.init=random"] if self.small_body else ["body=minilm"]),
             f"metric=[{','.join(self.scores.values())}]",
             f"train.max_steps={self.steps}",
             f"train.batch_size={self.batch_size}",
@@ -121,9 +123,9 @@ ROWS = {
         batch_size=16, max_length=64,
     ),
     "multi30k_en_de": Row(
-        "generation", "multi30k_en_de", ("en",), "de", {"bleu": "bleu", "chrf": "chrf"}, 400,
+        "generation", "multi30k_en_de", ("en",), "de", {"bleu": "bleu", "chrf": "chrf"}, 1500,
         ("task=translation", "task.text=[en]", "task.target=de", "task.max_target_length=64"),
-        learning_rate=5e-4, batch_size=16, max_length=64, options={"longest_target": 64},
+        learning_rate=1.5e-3, batch_size=64, max_length=64, small_body=True, options={"longest_target": 64},
     ),
     "scitldr": Row(
         "generation", "scitldr", ("document",), "summary",

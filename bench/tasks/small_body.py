@@ -6,19 +6,19 @@ scratch; a warm-started MiniLM pair, whose cross-attention and vocabulary are ne
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
 from pathlib import Path
 
 import transformers
 from settings import Row
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-VOCABULARY = 6000
+VOCABULARY = 4000
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
-WIDTH, LAYERS, HEADS = 256, 3, 4
+WIDTH, LAYERS, HEADS = 192, 2, 4
 
 
-def make(row: Row, texts: Iterator[str], folder: Path) -> str:
+def make(row: Row, data: Path, folder: Path) -> str:
     """Write config.json and the tokenizer into `folder` unless they lie there; return it. Texts alone decide it."""
     if (folder / "config.json").is_file():
         return str(folder)
@@ -26,8 +26,11 @@ def make(row: Row, texts: Iterator[str], folder: Path) -> str:
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
+    with (data / row.folder / "train.jsonl").open(encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
     tokenizer.train_from_iterator(
-        texts, trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=SPECIAL, show_progress=False)
+        (each[name] for each in rows for name in (*row.columns, row.target)),
+        trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=SPECIAL, show_progress=False),
     )
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", pair="<s> $A </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
