@@ -11,6 +11,7 @@ from headswap.contracts import DataRequest, Task
 from headswap.errors import ConfigError
 from headswap.launch import Outcome
 from headswap.lineage import lineage, told
+from headswap.overview import print_plan
 from headswap.records import read_json
 from headswap.seeds import Seeds
 from headswap.stages import Chain, stage_configs
@@ -198,6 +199,16 @@ def test_a_word_can_be_said_to_one_stage(flags):
         chain.final()
     with pytest.raises(ConfigError, match=r"^stages.a.seed: this experiment has no stages"):
         next(stage_configs(compose([]), argparse.Namespace(overrides=["stages.a.seed=1"], config_dir=[])))
+
+
+def test_a_plan_tells_of_a_chain_what_is_known_before_it_trains(flags, capsys, tmp_path):
+    said = argparse.Namespace(overrides=[*flags.overrides, f"output.root={tmp_path}"], config_dir=flags.config_dir)
+    print_plan(compose(said.overrides, said.config_dir), said)
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "the rest of this stage, and those after it: known once the stage before has trained" in lines
+    assert "study runs 6, 0 of them finished already" in lines  # two seeds: two chains of two, two alone
+    assert sum(line.endswith(", 1 more after it") for line in lines) == 2
+    assert any(line.startswith("full 1 to 3 body 5e-05 ") for line in lines)
 
 
 def test_a_last_stage_that_says_not_what_it_starts_from_alone_is_refused(flags):

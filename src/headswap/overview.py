@@ -55,12 +55,10 @@ def print_plan(config: Config, flags: argparse.Namespace) -> None:
                 console.print(f"{stage:<6} {name:<12} {value}", markup=False, highlight=False, soft_wrap=True)
             if (table := phase_table(made)) is not None:
                 console.print(table)
-    except WeightsError as error:
+    except WeightsError:
         if not config.stages:
             raise
-        console.print(
-            f"the stages after it: known once their source has trained ({error})", markup=False, soft_wrap=True
-        )
+        console.print("the rest of this stage, and those after it: known once the stage before has trained")
     _print_study(config, flags, console)
 
 
