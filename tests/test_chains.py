@@ -208,7 +208,7 @@ def test_a_plan_tells_of_a_chain_what_is_known_before_it_trains(flags, capsys, t
     assert "the rest of this stage, and those after it: known once the stage before has trained" in lines
     assert "study runs 6, 0 of them finished already" in lines  # two seeds: two chains of two, two alone
     assert sum(line.endswith(", 1 more after it") for line in lines) == 2
-    assert any(line.startswith("full 1 to 3 body 5e-05 ") for line in lines)
+    assert any(line.startswith("full 1 to 2 body 5e-05 ") for line in lines)
 
 
 def test_a_last_stage_that_says_not_what_it_starts_from_alone_is_refused(flags):

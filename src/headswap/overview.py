@@ -58,7 +58,9 @@ def print_plan(config: Config, flags: argparse.Namespace) -> None:
     except WeightsError:
         if not config.stages:
             raise
-        console.print("the rest of this stage, and those after it: known once the stage before has trained")
+        console.print(
+            "the rest of this stage, and those after it: known once the stage before has trained", soft_wrap=True
+        )
     _print_study(config, flags, console)
 
 
