@@ -69,8 +69,8 @@ class Row:
             f"train.eval_batch_size={EVALUATION_SIZE}",
             f"data.max_length={self.max_length}",
             "data.drop_duplicates=false",
-            # The last weights count: where scoring means writing, few validation rows are enough.
-            *(["data.validation_rows=64"] if self.problem == "generation" else []),
+            # The last weights count: where scoring takes long, few validation rows are enough.
+            *(["data.validation_rows=64"] if self.problem in ("generation", "language") else []),
             f"seed={seed}",
         ]
 
