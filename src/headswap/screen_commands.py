@@ -78,7 +78,7 @@ def body_names(text: str) -> list[str]:
     import yaml
 
     try:
-        found = yaml.load(text, Loader=yaml.BaseLoader) if text.startswith("[") else [text.strip()]
+        found = yaml.safe_load(text) if text.startswith("[") else [text.strip()]
     except yaml.YAMLError:
         found = None
     if not isinstance(found, list) or not found or not all(isinstance(each, str) and each for each in found):
