@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from headswap import config as configuration
 from headswap.cli import main
 from headswap.errors import ConfigError
 from headswap.launch import folder_of, job_of, run_jobs, train
+from headswap.overlays import overlay
 from headswap.records import read_json, read_jsonl
 from tiny_runs import reviews, tiny, words_of
 from tiny_tables import written
@@ -121,7 +121,7 @@ def test_a_folder_in_which_another_process_trains_is_refused_with_its_pid(mixed)
 def test_what_a_killed_run_left_is_cleared_when_it_is_asked_for_again(mixed):
     made, _, _ = mixed
     (made[1].folder / "metrics.jsonl").write_text('{"kind": "train", "step": 99}\n{"half')
-    well = configuration.overlay(
+    well = overlay(
         made[1].config, {"task": {**made[1].config.task, "_target_": made[0].config.task["_target_"]}}, "test"
     )
     job = replace(made[1], config=well)

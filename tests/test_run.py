@@ -15,9 +15,12 @@ from sklearn import metrics as sklearn_metrics
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from headswap import config as configuration
+from headswap.errors import ConfigError
 from headswap.launch import folder_of
+from headswap.overlays import overlay
 from headswap.records import RunFolder, read_json, read_jsonl, write_text
 from headswap.run import run
+from headswap.tasks.text_classification import TextClassification
 from tiny_runs import reviews, tiny, words_of
 from tiny_tables import written
 
@@ -187,7 +190,7 @@ def test_a_probe_saves_the_body_it_was_given(table, tiny_body, root):
 
 def test_only_identity_decides_the_folder(config, table, tiny_body, root, tmp_path):
     folder = folder_of(config).path
-    same = configuration.overlay(config, {"hardware": {"threads": 2}, "output": {"reuse": False}}, "test")
+    same = overlay(config, {"hardware": {"threads": 2}, "output": {"reuse": False}}, "test")
     assert folder_of(same).path == folder
     for changes in (
         {"seed": 1},
@@ -195,10 +198,8 @@ def test_only_identity_decides_the_folder(config, table, tiny_body, root, tmp_pa
         {"body": {"init": "random"}},
         {"data": {"max_length": 16}},
     ):
-        assert folder_of(configuration.overlay(config, changes, "test")).path != folder, changes
-    assert (
-        folder_of(configuration.overlay(config, {"output": {"root": str(tmp_path)}}, "test")).path.name == folder.name
-    )
+        assert folder_of(overlay(config, changes, "test")).path != folder, changes
+    assert folder_of(overlay(config, {"output": {"root": str(tmp_path)}}, "test")).path.name == folder.name
 
 
 def test_other_bytes_of_the_data_make_another_folder(tiny_body, root, tmp_path):
@@ -206,3 +207,9 @@ def test_other_bytes_of_the_data_make_another_folder(tiny_body, root, tmp_path):
     first = folder_of(tiny(table, tiny_body, root)).path
     written(tmp_path / "t.csv", [("a good film", "pos"), ("a dull film", "neg")])
     assert folder_of(tiny(table, tiny_body, root)).path != first
+
+
+def test_a_task_whose_inputs_are_no_texts_is_refused_before_anything_loads(config, monkeypatch, tmp_path):
+    monkeypatch.setattr(TextClassification, "processor", "AutoImageProcessor")
+    with pytest.raises(ConfigError, match=r"^task: inputs of this kind are not served yet; found AutoImageProcessor"):
+        run(config, RunFolder(tmp_path / "run"), lambda line: None)

@@ -114,7 +114,7 @@ def _cells(name: str, score: str, lines: Sequence[Line], data: Path) -> list[str
     means = [_mean(values[side]) for side in SIDES]
     found = [values["reference"], values["headswap"]]
     error = sampling_error(name, score, [statistics.mean(each) for each in found if each], data)
-    return [name, score, told, *means, *judged(*found, error)]
+    return [name, score, told, *means, *judged(values["reference"], values["headswap"], error)]
 
 
 def sampling_error(name: str, score: str, means: Sequence[float], data: Path) -> float | None:

@@ -115,39 +115,6 @@ def _plain_keys(config: Config) -> dict[str, Any]:
     return {key: value for key, value in tree.items() if key not in (*PLUG_GROUPS, "metric", "stages")}
 
 
-def overlay(config: Config, changes: dict[str, Any], where: str) -> Config:
-    """Return a copy of `config` with the nested dict `changes` laid over it.
-
-    Raises:
-        ConfigError: `changes` names a key that the configuration does not have; `where` says who asked.
-    """
-    tree = to_dict(config)
-    for group in PLUG_GROUPS:  # the option's name is no longer true of another class
-        if isinstance(changes.get(group), dict) and _other_plug(changes[group], tree[group]):
-            tree["choices"][group] = str(changes[group]["_target_"]).split(".")[-2]
-    _merge(tree, changes, where)
-    return checked(from_dict(tree))
-
-
-def _other_plug(value: dict[str, Any], held: dict[str, Any]) -> bool:
-    """Say whether `value` names another class: then it takes the place of `held`, whose fields are not its own."""
-    return value.get("_target_", held.get("_target_")) != held.get("_target_")
-
-
-def _merge(tree: dict[str, Any], changes: dict[str, Any], where: str, prefix: str = "") -> None:
-    for key, value in changes.items():
-        if key not in tree:
-            known = [prefix + name for name in tree]
-            raise ConfigError(
-                f"{where}: no such key; found {prefix}{key!s}{nearest(prefix + key, known)}; "
-                f"keys here: {', '.join(sorted(tree))}"
-            )
-        if isinstance(value, dict) and isinstance(tree[key], dict) and not _other_plug(value, tree[key]):
-            _merge(tree[key], value, where, f"{prefix}{key}.")
-        else:
-            tree[key] = value
-
-
 def build_plugs(config: Config) -> Plugs:
     """Make the plugs. No I/O. Raises ConfigError for a class that is not allowed or a field that does not fit."""
     built = {

@@ -90,6 +90,11 @@ class Task(Protocol):
         ...
 
     @property
+    def processor(self) -> str:
+        """The transformers class that turns its inputs into tensors: `AutoTokenizer`, the only one served so far."""
+        ...
+
+    @property
     def problem(self) -> Problem:
         """The kind of learning, one of answers.Problem: it says what answers look like and which metrics read them."""
         ...

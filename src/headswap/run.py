@@ -229,6 +229,10 @@ def _write(folder: RunFolder, facts: Facts, model: Any, tokenizer: Any) -> None:
 
 def _require_processes(config: Config, plugs: Plugs, hardware: Hardware) -> None:
     """Refuse more or fewer processes than the run is made for, and what they cannot share."""
+    if plugs.task.processor != "AutoTokenizer":
+        raise ConfigError(
+            f"task: inputs of this kind are not served yet; found {plugs.task.processor}; use a task over texts"
+        )
     if hardware.in_pieces and plugs.task.problem == "sequence_to_sequence":
         raise ConfigError(
             f"hardware.engine: a task that writes text is scored by writing, which needs whole weights; found "

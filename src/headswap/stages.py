@@ -12,6 +12,7 @@ from headswap import config as configuration
 from headswap.composition import STAGE_WORD
 from headswap.errors import ConfigError, nearest
 from headswap.launch import folder_of
+from headswap.overlays import overlay
 from headswap.spine import Config, Stage
 
 Change = Callable[[Stage, Config], Config]
@@ -100,7 +101,7 @@ class Chain:
             raise ConfigError("\n".join(f"stages.{stage.name}.{line}" for line in str(error).splitlines())) from None
         if made.task.get("of", "") is None and stage is not self.last:  # the texts of what the last stage learns
             about = {"of": self.final().task, "of_plugins": made.plugins}
-            made = configuration.overlay(made, {"task": about}, f"stages.{stage.name}")
+            made = overlay(made, {"task": about}, f"stages.{stage.name}")
         return made
 
     def _own_words(self, stage: Stage) -> list[str]:

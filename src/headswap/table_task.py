@@ -13,7 +13,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from headswap import rows as cut
 from headswap.answers import Labels, Observed
@@ -57,6 +57,7 @@ class TableTask:
             (each run of non-ASCII and control characters becomes a space: for what a wrong decoding has destroyed).
     """
 
+    processor: ClassVar[str] = "AutoTokenizer"
     id: str | None = None
     source: str | None = None
     train: str | None = None

@@ -12,6 +12,7 @@ from typing import Any
 from headswap import config as configuration
 from headswap.errors import ConfigError
 from headswap.launch import Job, job_of
+from headswap.overlays import overlay
 from headswap.spine import Config, Stage
 from headswap.stages import Chain
 
@@ -111,14 +112,14 @@ class Arm:
     def _changed(self, made: Config) -> Config:
         changes = {key: value for key, value in self._changes.items() if key != "stages"}
         made = dataclasses.replace(made, stages=[])
-        return self._sized(configuration.overlay(made, changes, f"study.arms.{self.name}"), self.size)
+        return self._sized(overlay(made, changes, f"study.arms.{self.name}"), self.size)
 
     def _sized(self, made: Config, size: int | None) -> Config:
         data: dict[str, Any] = {}
         if size is not None:
             held = max(1, round(size * self.config.study.validation_share))
             data = {"train_rows": size - held, "validation_rows": held}
-        return configuration.overlay(made, {"seed": self.seed, "data": data}, "study.sizes")
+        return overlay(made, {"seed": self.seed, "data": data}, "study.sizes")
 
 
 def judged(config: Config, flags: argparse.Namespace | None) -> Config:

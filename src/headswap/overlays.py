@@ -1,0 +1,42 @@
+"""Changes laid over a composed configuration: an arm's, a size's, a stage's. Floor 0."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headswap import config as configuration
+from headswap.errors import ConfigError, nearest
+from headswap.spine import Config
+
+
+def overlay(config: Config, changes: dict[str, Any], where: str) -> Config:
+    """Return a copy of `config` with the nested dict `changes` laid over it.
+
+    Raises:
+        ConfigError: `changes` names a key that the configuration does not have; `where` says who asked.
+    """
+    tree = configuration.to_dict(config)
+    for group in configuration.PLUG_GROUPS:  # the option's name is no longer true of another class
+        if isinstance(changes.get(group), dict) and _other_plug(changes[group], tree[group]):
+            tree["choices"][group] = str(changes[group]["_target_"]).split(".")[-2]
+    _merge(tree, changes, where)
+    return configuration.checked(configuration.from_dict(tree))
+
+
+def _other_plug(value: dict[str, Any], held: dict[str, Any]) -> bool:
+    """Say whether `value` names another class: then it takes the place of `held`, whose fields are not its own."""
+    return value.get("_target_", held.get("_target_")) != held.get("_target_")
+
+
+def _merge(tree: dict[str, Any], changes: dict[str, Any], where: str, prefix: str = "") -> None:
+    for key, value in changes.items():
+        if key not in tree:
+            known = [prefix + name for name in tree]
+            raise ConfigError(
+                f"{where}: no such key; found {prefix}{key!s}{nearest(prefix + key, known)}; "
+                f"keys here: {', '.join(sorted(tree))}"
+            )
+        if isinstance(value, dict) and isinstance(tree[key], dict) and not _other_plug(value, tree[key]):
+            _merge(tree[key], value, where, f"{prefix}{key}.")
+        else:
+            tree[key] = value
