@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from headswap.schedule import moving
 from headswap.sharding import like
 from headswap.training import Progress, Training
 
@@ -83,6 +82,5 @@ def _swap(model: torch.nn.Module, progress: Progress) -> None:
 
 def _moving(model: torch.nn.Module, training: Training) -> dict[str, torch.nn.Parameter]:
     """Return the weights that move in any phase, by name."""
-    roles = list(training.roles.values())
-    names = set().union(*(moving(phase, roles) for phase in training.phases))
-    return {name: weight for name, weight in model.named_parameters() if training.roles.get(name) in names}
+    ever = training.ever_moving
+    return {name: weight for name, weight in model.named_parameters() if training.roles.get(name) in ever}

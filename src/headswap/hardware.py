@@ -102,9 +102,8 @@ class Hardware:
     def plain(self, model: torch.nn.Module) -> torch.nn.Module:
         """Return the model without the wrappers of `prepare`."""
         plain = self.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-        if (
-            not self.in_pieces and not self.by_deepspeed
-        ):  # accelerate would take it for prepared, and not autocast again
+        if not self.in_pieces and not self.by_deepspeed:
+            # accelerate would take it for prepared, and not autocast again
             vars(plain).pop("_is_accelerate_prepared", None)
         return plain
 

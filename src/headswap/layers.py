@@ -47,6 +47,12 @@ def layers(names: Sequence[str]) -> list[str]:
     return [group for group in layer_groups(names) if group not in (EMBEDDINGS, HEAD)]
 
 
+def above(names: Sequence[str], kept: int) -> list[str]:
+    """Return the weights of the layers above the lowest `kept`; those after the last layer (a pooler) are its own."""
+    groups = layer_groups(names)
+    return [name for layer in layers(names)[kept:] for name in groups[layer]]
+
+
 def pattern(names: Sequence[str]) -> str:
     """Return a regex that matches these role names and no other."""
     return rf"^({'|'.join(map(re.escape, names))})$"

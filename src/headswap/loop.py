@@ -241,6 +241,6 @@ def _moving(model: torch.nn.Module, training: Training) -> dict[str, torch.Tenso
 
     A best step may lie in an early phase: what a later one moves must go back with it.
     """
-    ever = set().union(*(moving(phase, list(training.roles.values())) for phase in training.phases))
+    ever = training.ever_moving
     still = {name for name, role in training.roles.items() if role not in ever}
     return {name: value.detach() for name, value in model.state_dict().items() if name not in still}

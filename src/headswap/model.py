@@ -87,7 +87,9 @@ def join(
         architecture.draw_head(model, seeds)
         _copy_body(model, checkpoint, todo)
         if body.init == "mean_var":
-            todo = drawn_alike(todo, model, [name for name in todo.sources if parts(model)[name] == "body"], seeds)
+            known = parts(model)
+            held = [name for name in (*todo.sources, *todo.converted) if known[name] == "body"]
+            todo = drawn_alike(todo, model, held, seeds)
         swap = _Swap(body, files, checkpoint, names, todo, served.notes)
         placed = _place_head(model, head, swap, source_labels, labels)
         ledger = _ledger(model, swap, placed, labels)

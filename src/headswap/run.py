@@ -90,7 +90,7 @@ def run(config: Config, folder: RunFolder, report: Report, stop: Stop | None = N
         plugs.strategy.phases(list(roles.values())), roles, batches, loss, judge.watch(train.select_by),
         plugs.metrics[0], hardware, train, seeds, both(folder, report), keeper, plugs.task.forward,
         plugs.strategy.correct if isinstance(plugs.strategy, Corrects) else None,
-        _frozen(plugs, config, (splits, batches), ledger, (hardware, stop, folder)) if adaptation is None else None,
+        _frozen(plugs, config, (loss, batches), ledger, (hardware, stop, folder)) if adaptation is None else None,
     )  # fmt: skip
     plain = copy.deepcopy(model) if hardware.in_pieces and hardware.first else model
     with _told(folder, splits, hardware):
@@ -188,14 +188,14 @@ def _plain_again(adaptation: Adaptation, folder: RunFolder, keep: bool) -> None:
 
 
 def _frozen(
-    plugs: Plugs, config: Config, data: tuple[Splits, Batches], ledger: Ledger, where: tuple[Hardware, Stop, RunFolder]
+    plugs: Plugs, config: Config, data: tuple[Any, Batches], ledger: Ledger, where: tuple[Hardware, Stop, RunFolder]
 ) -> Frozen | None:
     """Return what serves the body's outputs while the body stays as it is, unless the configuration forgoes it."""
-    (splits, batches), (hardware, stop, folder) = data, where
+    (loss, batches), (hardware, stop, folder) = data, where
     if not config.train.cache_features:
         return None
     return Frozen(
-        plugs.task, batches, plugs.task.loss(splits), hardware, Path(config.output.root) / ".cache" / "features",
+        plugs.task, batches, loss, hardware, Path(config.output.root) / ".cache" / "features",
         {"body": plugs.body.identity(), "weights": ledger.body_sha256}, stop, lambda facts: folder.note(features=facts),
     )  # fmt: skip
 

@@ -74,6 +74,12 @@ class Training:
     correct: Callable[[str, torch.Tensor, torch.Tensor, float], None] | None = None
     frozen: Frozen | None = None
 
+    @property
+    def ever_moving(self) -> set[str]:
+        """The roles of the weights that move in any phase."""
+        roles = list(self.roles.values())
+        return set().union(*(moving(phase, roles) for phase in self.phases))
+
     def still_until(self, total: int) -> int:
         """Return the last step of the phases before the first in which a weight of the body moves; 0 for none."""
         roles, still = list(self.roles.values()), 0

@@ -20,7 +20,7 @@ from headswap.contracts import BodyFiles
 from headswap.durable import check_sealed
 from headswap.errors import ConfigError, WeightsError, nearest
 from headswap.hashes import file_sha256
-from headswap.layers import layer_groups, layers
+from headswap.layers import above, layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -124,13 +124,12 @@ class TransformerBody:
         """Return which of these weights of the body begin with the values of the random twin, as `init` says."""
         if self.init not in ("embeddings_only", "keep_layers"):
             return []
-        groups, found, kept = layer_groups(names), layers(names), self.keep_layers or 0
-        if not 0 <= kept <= len(found):
+        count, kept = len(layers(names)), self.keep_layers or 0
+        if not 0 <= kept <= count:
             raise ConfigError(
-                f"body.keep_layers: the body has no such number of layers; found {kept} of {len(found)}; set 0 to "
-                f"{len(found)}"
+                f"body.keep_layers: the body has no such number of layers; found {kept} of {count}; set 0 to {count}"
             )
-        return [name for layer in found[kept:] for name in groups[layer]]
+        return above(names, kept)
 
     def locate(self, weights: bool = True) -> BodyFiles:
         """Return the files, downloading a hub id if needed; without `weights`, the config and tokenizer files alone."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from headswap.errors import ConfigError
-from headswap.layers import layer_groups, layers
+from headswap.layers import above, layers
 from headswap.phases import Phase, Rule
 
 
@@ -30,11 +30,10 @@ class ReinitTop:
     def starts_new(self, names: Sequence[str]) -> Collection[str]:
         if self.layers == "all":
             return [name for name in names if name.startswith("body.")]
-        found = layers(names)
-        if not 0 <= self.layers <= len(found):
+        count = len(layers(names))
+        if not 0 <= self.layers <= count:
             raise ConfigError(
-                f"strategy.layers: the body has no such number of layers; found {self.layers} of {len(found)}; set 0 "
-                f"to {len(found)}, or all"
+                f"strategy.layers: the body has no such number of layers; found {self.layers} of {count}; set 0 to "
+                f"{count}, or all"
             )
-        groups = layer_groups(names)
-        return [name for layer in found[len(found) - self.layers :] for name in groups[layer]]
+        return above(names, count - self.layers)
