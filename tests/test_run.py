@@ -213,3 +213,19 @@ def test_a_task_whose_inputs_are_no_texts_is_refused_before_anything_loads(confi
     monkeypatch.setattr(TextClassification, "processor", "AutoImageProcessor")
     with pytest.raises(ConfigError, match=r"^task: inputs of this kind are not served yet; found AutoImageProcessor"):
         run(config, RunFolder(tmp_path / "run"), lambda line: None)
+
+
+def test_a_run_pulls_by_its_strategy(table, tiny_body, tmp_path):
+    """A pull of the whole way leaves the pretrained body, bit for bit, under a head that has learned."""
+    folder = ran(tiny(table, tiny_body, tmp_path, "strategy=l2_sp", "strategy.alpha=1e9", "train.keep=last"))
+    made, file = load_file(folder / "model" / "model.safetensors"), load_file(tiny_body / "model.safetensors")
+    assert all(torch.equal(made[f"bert.{name}"], value) for name, value in file.items())
+    entries = {each["name"]: each["sha256"] for each in read_json(folder / "ledger.json")["entries"]}
+    assert hashlib.sha256(made["classifier.weight"].numpy().tobytes()).hexdigest() != entries["classifier.weight"]
+
+
+def test_a_run_begins_layers_anew_by_its_strategy(table, tiny_body, tmp_path):
+    folder = ran(tiny(table, tiny_body, tmp_path, "strategy=reinit_top", "strategy.layers=1"))
+    fates = {each["name"]: each["fate"] for each in read_json(folder / "ledger.json")["entries"]}
+    query = "bert.encoder.layer.{}.attention.self.query.weight"
+    assert (fates[query.format(0)], fates[query.format(1)]) == ("kept", "new")

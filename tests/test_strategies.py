@@ -195,6 +195,27 @@ def test_the_mean_is_what_validation_sees_and_the_weights_come_back():
     assert torch.equal(net.classifier.bias, held)
 
 
+def test_the_best_mean_is_kept_and_validation_judged_it():
+    """Scores rise, then fall: the mean of the third step is kept, and is what the third evaluation saw."""
+    seen, values = [], iter([0.1, 0.2, 0.9, 0.3, 0.2, 0.1])
+    net = model()
+    made = training(net)
+
+    def score(scored, split):
+        seen.append(scored.classifier.bias.detach().clone())
+        return replace(made.score(scored, split), values={"accuracy": next(values)})
+
+    watched = Watched(net)
+    train = replace(PLAIN, ema=0.6, keep="best", evaluate_every=1)
+    fit(net, replace(training(net, train, watched), score=score))
+    mean = watched.weights[0]["classifier.bias"].double()
+    for step in (2, 3):
+        share = min(0.6, step / (9 + step))
+        mean = share * mean + (1 - share) * watched.weights[step - 1]["classifier.bias"]
+    assert torch.allclose(seen[2].double(), mean, atol=1e-6)
+    assert torch.equal(net.classifier.bias, seen[2])
+
+
 def test_the_head_may_have_a_rate_of_its_own_in_any_strategy():
     train = TrainConfig(learning_rate=1e-4, head_learning_rate=1e-2)
     (phase,) = LayerDecay(0.5).phases(NAMES)
