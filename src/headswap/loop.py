@@ -29,7 +29,7 @@ from headswap.schedule import (
     spans,
     total_steps,
 )
-from headswap.sharding import fill, gathered
+from headswap.sharding import at_rest, fill, gathered
 from headswap.step import train_step
 from headswap.training import Progress, Training
 
@@ -83,7 +83,7 @@ def train_phase(
 ) -> None:
     """Train one phase from where `progress` stands: its weights move, its schedule and its optimizer are its own."""
     (phase, first, last), (progress, marks) = span, going
-    weights = {training.roles[name]: weight for name, weight in model.named_parameters() if name in training.roles}
+    weights = {training.roles[name]: weight for name, weight in at_rest(model).items() if name in training.roles}
     rules, schedule = moving(phase, list(weights)), schedule_of(phase, training.train)
     for role, weight in weights.items():
         weight.requires_grad_(role in rules)
@@ -238,7 +238,7 @@ def _train_mode(prepared: torch.nn.Module, model: Any, body_moves: bool) -> None
 
 
 def _names(model: torch.nn.Module) -> dict[torch.Tensor, str]:
-    return {weight: name for name, weight in model.named_parameters()}
+    return {weight: name for name, weight in at_rest(model).items()}
 
 
 def _moving(model: torch.nn.Module, training: Training) -> dict[str, torch.Tensor]:
