@@ -72,6 +72,7 @@ def go(
     train: Any = BASE,
     stop: Stop | int | None = None,
     *,
+    make: Callable[[], Any] = lambda: model(dropout=0.2),
     change: Callable[[Any], Any] = lambda net: net,
     tell: Callable[[Any], None] = lambda line: None,
     facts: Mapping[str, Any] | None = None,
@@ -82,6 +83,7 @@ def go(
 
     Args:
         stop: the step to stop after, or a Stop that something else asks.
+        make: gives the model as it is before it trains.
         change: what to do to the model before it trains, such as a hook on it.
         tell: told of every event and line, as a display is.
         facts: what a saved state must agree with.
@@ -96,7 +98,7 @@ def go(
     resume = checkpoints.newest(log.whole())
     log.keep(read_state(resume)["metrics_lines"] if resume else 0)
     torch.manual_seed(np.random.SeedSequence().generate_state(1)[0])  # what a process drew before must not matter
-    net = model(dropout=0.2)
+    net = make()
     change(net)
 
     def settle() -> int:

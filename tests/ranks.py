@@ -28,11 +28,15 @@ from headswap.hardware import start
 from headswap.loop import fit
 from headswap.losses import CrossEntropy
 from headswap.metrics.classification import Accuracy, MacroF1, Matthews
+from headswap.model import role_names
 from headswap.phases import Phase, Rule
 from headswap.seeds import Seeds
 from headswap.spine import HardwareConfig, SaveConfig, TrainConfig
 from headswap.stopping import SIGNALS, Stop
 from headswap.strategies.full import Full
+from headswap.strategies.gradual import Gradual
+from headswap.strategies.l2_sp import L2Sp
+from headswap.strategies.lora import Lora
 from headswap.strategies.probe import Probe
 from headswap.training import Keeper
 from tiny_training import PLAIN, Watched, batches, encoded, hardware, model, snapshot, training
@@ -147,8 +151,25 @@ HEAD_THEN_BODY = [
 ]
 
 
+def pulled(net: Any) -> dict[str, Any]:
+    return {"phases": L2Sp().phases([]), "correct": L2Sp(alpha=300.0).correct}
+
+
+def unfrozen(net: Any) -> dict[str, Any]:
+    return {"phases": Gradual().phases(list(role_names(net).values()))}
+
+
+def adapted(net: Any) -> dict[str, Any]:
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        Lora(rank=2).adapt(net, {name for name, role in role_names(net).items() if role.startswith("head.")})
+    net.double()
+    roles = role_names(net)
+    return {"phases": Lora().phases(list(roles.values())), "roles": roles}
+
+
 def strategies(folder: Path) -> dict[str, dict[str, Any]]:
-    """Train with a frozen body, in two phases, and with weights that get a gradient never or seldom."""
+    """Train with a frozen body, in two phases, with weights that get a gradient never or seldom, and by strategies."""
     train, made = replace(PLAIN, micro_batch_size=3), {}
     for name, net, phases in (
         ("frozen body", model(), Probe().phases([])),
@@ -156,6 +177,10 @@ def strategies(folder: Path) -> dict[str, dict[str, Any]]:
         ("unused weights", sparse(), Full().phases([])),
     ):
         made[name] = trained(net.double(), train, phases=phases)
+    mean = replace(train, ema=0.6, keep="best", evaluate_every=2)
+    for name, strategy, settings in (("pull", pulled, mean), ("gradual", unfrozen, mean), ("adapters", adapted, train)):
+        net = model().double()
+        made[name] = trained(net, settings, **strategy(net))
     return made
 
 

@@ -1,6 +1,6 @@
 """Whole runs under FSDP2 on CPUs, one rank of them: straight, and in two halves. A script for torch elastic.
 
-argv: the folder of the straight run, the folder of the run that stops and goes on.
+argv: the folders of straight runs, and last that of a run that stops and goes on.
 """
 
 import sys
@@ -24,8 +24,9 @@ if __name__ == "__main__":
     from headswap.stopping import Stop
     from headswap.worker import outcome
 
-    straight, halves = (Path(word) for word in sys.argv[1:])
-    for folder, at_step, expected in ((straight, None, "finished"), (halves, 4, "failed"), (halves, None, "finished")):
+    *straight, halves = (Path(word) for word in sys.argv[1:])
+    whole = [(folder, None, "finished") for folder in straight]
+    for folder, at_step, expected in (*whole, (halves, 4, "failed"), (halves, None, "finished")):
         stop = Stop(at_step)
         with stop.listening():
             ended = outcome(RunFolder(folder), lambda line: None, stop)

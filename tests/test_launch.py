@@ -11,7 +11,7 @@ import pytest
 
 from headswap.cli import main
 from headswap.errors import ConfigError
-from headswap.launch import folder_of, job_of, run_jobs, train
+from headswap.launch import folder_of, job_of, run_jobs, train, warm_server
 from headswap.overlays import overlay
 from headswap.records import read_json, read_jsonl
 from tiny_runs import reviews, tiny, words_of
@@ -248,3 +248,14 @@ def test_plan_counts_what_would_run_and_makes_nothing(capfd, table, tiny_body, t
         [arm, "20", "rows", "seed", seed] for seed in "01" for arm in ("scratch", "finetune")
     ]
     assert not (tmp_path / "outputs" / "tiny").exists()
+
+
+def test_children_inherit_what_a_strategy_says_that_it_imports(table, tiny_body, root, monkeypatch):
+    for name in ("HEADSWAP_WARM", "HEADSWAP_WARM_DATA", "HEADSWAP_WARM_IMPORTS"):
+        monkeypatch.setenv(name, "")
+    warm_server([job_of(tiny(table, tiny_body, root, f"strategy={name}")) for name in ("full", "lora")])
+    assert os.environ["HEADSWAP_WARM_IMPORTS"] == "peft"
+    code = "import headswap.warm, sys; print('xmlrpc.client' in sys.modules)"
+    env = {**os.environ, "HEADSWAP_WARM_DATA": "", "HEADSWAP_WARM_IMPORTS": "no_such_package,xmlrpc.client"}
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+    assert ended.stdout == "True\n"

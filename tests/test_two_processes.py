@@ -71,6 +71,25 @@ def test_two_ranks_train_as_one_process_does_with_weights_that_do_not_move(pair,
         agree(found[name], expected)
 
 
+@pytest.mark.parametrize("name", ["pull", "gradual", "adapters"])
+def test_two_ranks_pull_average_unfreeze_and_adapt_as_one_process_does(pair, name):
+    """A pull of 300 x a rate of 1e-3 takes a third of the way back at each step; the kept weights are a running mean."""
+    expected = alone("strategies")[name]
+    for found in pair["strategies"]:
+        agree(found[name], expected)
+    plain = trained_plainly()
+    weight = "bert.encoder.layer.0.output.dense.weight"
+    if name != "adapters":
+        assert not torch.allclose(expected["weights"][weight], plain[weight], atol=1e-5)
+    else:
+        assert any("lora_B" in key and value.any() for key, value in expected["weights"].items())
+
+
+@functools.cache
+def trained_plainly():
+    return ranks.trained(model().double(), ranks.DICED)["weights"]
+
+
 def test_a_weight_without_a_gradient_stays_and_one_that_few_rows_use_moves(pair):
     weights = pair["strategies"][1]["unused weights"]["weights"]
     assert weights["never"].tolist() == [1.0, 1.0]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from headswap.sharding import like
+from headswap.sharding import at_rest, like
 from headswap.training import Progress, Training
 
 
@@ -73,7 +73,7 @@ def keep_average(model: torch.nn.Module, progress: Progress) -> None:
 
 @torch.no_grad()
 def _swap(model: torch.nn.Module, progress: Progress) -> None:
-    for name, weight in model.named_parameters() if progress.average else ():
+    for name, weight in at_rest(model).items() if progress.average else ():
         if name in progress.average:
             held = weight.detach().clone()
             weight.copy_(progress.average[name])
@@ -83,4 +83,4 @@ def _swap(model: torch.nn.Module, progress: Progress) -> None:
 def _moving(model: torch.nn.Module, training: Training) -> dict[str, torch.nn.Parameter]:
     """Return the weights that move in any phase, by name."""
     ever = training.ever_moving
-    return {name: weight for name, weight in model.named_parameters() if training.roles.get(name) in ever}
+    return {name: weight for name, weight in at_rest(model).items() if training.roles.get(name) in ever}

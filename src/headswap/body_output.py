@@ -1,6 +1,6 @@
 """What a body is given and what is kept of its output: keys of rows, forms, tables on disk, passes. Floor 2.
 
-frozen.py decides when a body is served from tables.
+frozen.py decides when a body is served from tables, cuts.py where it is cut.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from headswap.hardware import Hardware
 from headswap.stopping import Stop
 
 if TYPE_CHECKING:
+    from headswap.cuts import Cut, Say
     from headswap.data import Batches
 
-KINDS = ("pooler_output", "first", "last", "last_hidden_state")
 VALUES, KEYS, COUNTS = "values.bin", "keys.npy", "counts.npy"
 KEY_BYTES = 16
 
@@ -178,20 +178,6 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-@contextlib.contextmanager
-def replaced(module: Any, forward: Callable[..., Any]) -> Iterator[None]:
-    """Give a module another forward inside."""
-    own = vars(module).get("forward")
-    module.forward = forward
-    try:
-        yield
-    finally:
-        if own is None:
-            del module.forward
-        else:
-            module.forward = own
-
-
 class ReadMore(Exception):
     """The head reads more than what a form keeps."""
 
@@ -214,28 +200,30 @@ class Passes:
     loss: LossFunction
     hardware: Hardware
     model: Any
-    base: Any
+    cut: Cut
 
     def whole(self, split: str, rows: np.ndarray) -> Heard:
-        """Compute a batch as ever, and listen at the body."""
-        compute, calls = self.base.forward, cast(list[tuple[Any, Any]], [])
-        signature = inspect.signature(compute)
+        """Compute a batch as ever, and listen at the cut."""
+        calls = cast(list[tuple[Any, Any]], [])
 
-        def forward(*args: Any, **named: Any) -> Any:
-            output = compute(*args, **named)
-            calls.append((Given.of(signature, args, named), output))
-            return output
+        def listen(given: Given | None, compute: Callable[[], Any]) -> Any:
+            calls.append((given, compute()))
+            return calls[-1][1]
 
-        said = self._said(split, rows, forward)
+        said = self._said(split, rows, listen)
         if len(calls) != 1 or calls[0][0] is None:
             raise Unserved("the model does not give its body tokens and a mask, once a batch")
         return Heard(calls[0][0], calls[0][1], said)
 
+    def plain(self, split: str, rows: np.ndarray) -> None:
+        """Give the model a batch as ever."""
+        self.task.forward(self.model, self.hardware.move(self.batches.collate(split, rows)))
+
     def part(self, split: str, rows: np.ndarray, heard: Heard, form: Form) -> np.ndarray:
-        """Return what is kept of a batch. Raises ReadMore where the rest, as NaN, changes what the head says."""
+        """Return what is kept of a batch. Raises ReadMore where the rest, as the cut's, changes what the head says."""
         values = form.taken(heard.output, heard.given.real)
-        mutilated = form.output(values, heard.given, float("nan"))
-        said = self._said(split, rows, lambda *args, **named: mutilated)
+        mutilated = form.output(values, heard.given, self.cut.rest)
+        said = self._said(split, rows, lambda given, compute: mutilated)
         if not all(np.allclose(*pair, rtol=1e-6, atol=1e-7) for pair in zip(said, heard.said, strict=True)):
             raise ReadMore(f"found places read beside {form.kind}")
         return values
@@ -247,7 +235,9 @@ class Passes:
         if "last_hidden_state" not in names:
             raise Unserved(f"the body gives no states; found {type(heard.output).__name__}")
         fields = {name: (heard.output[name].shape[-1], heard.output[name].dtype) for name in names}
-        for kind in KINDS if "pooler_output" in names else KINDS[1:]:
+        for kind in self.cut.forms:
+            if kind == "pooler_output" and kind not in names:
+                continue
             form = Form(kind, type(heard.output), fields)
             with contextlib.suppress(ReadMore):
                 self.part("train", rows, heard, form)
@@ -266,16 +256,16 @@ class Passes:
             heard = self.whole(split, rows)
             yield heard.given.keys, form.counts(heard.given.real), self.part(split, rows, heard, form)
 
-    def _said(self, split: str, rows: np.ndarray, forward: Callable[..., Any]) -> list[np.ndarray]:
-        """Return the loss of a batch and what scoring would keep of it, with another forward of the body."""
+    def _said(self, split: str, rows: np.ndarray, say: Say) -> list[np.ndarray]:
+        """Return the loss of a batch and what scoring would keep of it, when what passes the cut is what `say` says."""
         task = self.task
         batch = self.hardware.move(self.batches.collate(split, rows))
-        with replaced(self.base, forward):
+        with self.cut.through(say):
             output = task.forward(self.model, batch)
         loss = np.asarray(float(self.loss(output, batch)))
         return [loss, *task.observe(self.model, batch, output)]
 
 
 def _tensor(output: Any, name: str) -> torch.Tensor | None:
-    found = getattr(output, name, None)
+    found = output.get(name) if isinstance(output, Mapping) else None
     return found if isinstance(found, torch.Tensor) else None

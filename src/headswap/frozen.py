@@ -1,35 +1,37 @@
 """What a body that stays as it is gives for each feature: computed once, kept on disk, read by the head. Floor 2.
 
-    serving() -> Form: what the head reads of the body's output -> Table: from disk, or computed and put there
-              -> the body's forward answers from the tables as long as the block lasts
+    serving() -> Form: what is read of what passes the cut -> Table: from disk, or computed and put there
+              -> what lies below the cut answers from the tables as long as the block lasts
 
 While no weight of the body moves, the loop keeps it in evaluation mode: its output is a function of what it is given,
 and it draws no random number. So a row is looked up by its real tokens, and what is not found is computed as ever. The
 head is the model's own, on tensors of the same shapes: dropout draws the same numbers. That places which are not kept
 are not read is proved on every feature: they are NaN while a table is made, and change no loss and nothing observed.
+
+below() serves a body of which only the lowest layers stay as they are; those must give in training what they give in
+evaluation (no dropout), which a trial finds out.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import functools
 import hashlib
-import inspect
 import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from headswap.architecture import body_modules
-from headswap.body_output import Form, Given, Passes, ReadMore, Table, Unserved, replaced, threads
+from headswap.architecture import body_modules, role_names
+from headswap.body_output import Form, Given, Passes, ReadMore, Table, Unserved, threads
 from headswap.contracts import LossFunction, Task
+from headswap.cuts import AboveBody, AboveLayers, Cut, above_layers, require_still
 from headswap.errors import WeightsError
 from headswap.hardware import Hardware, is_out_of_memory
 from headswap.stopping import Stop
@@ -53,6 +55,7 @@ class Frozen:
         cache: the folder of the tables.
         about: what the body's weights are known by; JSON.
         note: told what came of it, for run.json.
+        lowest: how many of the body's lowest layers stay as they are; None for all of it.
     """
 
     task: Task
@@ -63,6 +66,9 @@ class Frozen:
     about: Mapping[str, Any]
     stop: Stop = field(default_factory=Stop)
     note: Callable[[Mapping[str, Any]], None] = lambda facts: None
+    lowest: int | None = None
+    _below: dict[int, Frozen] = field(default_factory=dict, repr=False)
+    _cut: Cut | None = field(default=None, repr=False)
     _tables: dict[str, Table] = field(default_factory=dict, repr=False)
     _form: Form | None = field(default=None, repr=False)
     _told: dict[str, Any] = field(default_factory=dict, repr=False)
@@ -74,26 +80,40 @@ class Frozen:
         """Let the body of `model` answer from tables of `splits` inside; compute as ever where it cannot be.
 
         Args:
-            model: plain; no weight of its body has moved or moves inside.
+            model: plain; no weight that is served has moved or moves inside.
             reads: training features that will be asked for; below their number a table would cost more than it saves.
 
         Raises:
             Stopped: somebody asked for it while a table was made.
         """
         try:
-            base = self._base(model, reads)
+            self._require_worth(reads)
+            self._cut = self._cut or self._found_cut(model)
             if lacking := [each for each in splits if each not in self._tables]:
-                self._fill(model, base, lacking)
+                self._fill(model, self._cut, lacking)
         except Unserved as why:
             self._refused = str(why)
             self._tell(served=False, why=str(why))
             yield
             return
-        with replaced(base, self._answering(base.forward)), threads(1):  # a head alone is too little work for more
+        few = threads(1) if self.lowest is None else contextlib.nullcontext()  # a head is too little work for more
+        with self._cut.through(self._answer), few:
             yield
 
-    def _base(self, model: Any, reads: int | None) -> Any:
-        """Return the module that tables can answer for."""
+    def below(self, count: int) -> Frozen:
+        """Return what serves the lowest `count` layers of a body whose others move."""
+        if count not in self._below:
+
+            def tell(facts: Mapping[str, Any]) -> None:
+                held = self._told.get("lowest_layers", {})
+                self._tell(**{**self._told, "lowest_layers": {**held, str(count): facts}})
+
+            empty: dict[str, Any] = {"_below": {}, "_cut": None, "_tables": {}, "_form": None, "_told": {}}
+            self._below[count] = replace(self, lowest=count, note=tell, **empty, _refused="")
+        return self._below[count]
+
+    def _require_worth(self, reads: int | None) -> None:
+        """Refuse what was refused before, and what would cost more than it saves."""
         if self._refused:
             raise Unserved(self._refused)
         count = len(self.batches.of("train"))
@@ -101,6 +121,9 @@ class Frozen:
             raise Unserved(f"the frozen phase reads {reads:,} of {count:,} training features")
         if self.hardware.world > 1 or self.hardware.in_pieces:
             raise Unserved("several processes train together")
+
+    def _found_cut(self, model: Any) -> Cut:
+        """Return the place in the model that tables can answer for."""
         try:
             modules = body_modules(model)
         except WeightsError as error:
@@ -112,16 +135,18 @@ class Frozen:
         inputs = [name for name in first if not name.startswith(("labels", "target"))]
         if not all(first[name].shape == second[name].shape and first[name].equal(second[name]) for name in inputs):
             raise Unserved("what the body is given changes from epoch to epoch")
-        return modules[0]
+        if self.lowest is None:
+            return AboveBody(modules[0])
+        return above_layers(modules[0], list(role_names(model).values()), self.lowest)
 
-    def _fill(self, model: Any, base: Any, lacking: Sequence[str]) -> None:
+    def _fill(self, model: Any, cut: Cut, lacking: Sequence[str]) -> None:
         """Read or compute the tables of some splits; the model is left as it was."""
         training = [module for module in model.modules() if module.training]
         placed = self.hardware.place(model)
         placed.eval()
         try:
             with torch.inference_mode(), threads(1):
-                self._settle(Passes(self.task, self.batches, self.loss, self.hardware, placed, base), model, lacking)
+                self._settle(Passes(self.task, self.batches, self.loss, self.hardware, placed, cut), model, lacking)
         except OSError as error:
             raise Unserved(f"{self.cache}: cannot be written; {error.strerror or error}") from error
         except (RuntimeError, MemoryError) as error:
@@ -138,6 +163,8 @@ class Frozen:
         started, why = time.perf_counter(), "no part of its output serves"
         order = np.argsort(self.batches.of("train").lengths, kind="stable")
         trial = order[[0, len(order) // 2]]
+        if isinstance(ask.cut, AboveLayers) and self._form is None:
+            require_still(ask, ask.cut, trial)
         for form in ask.forms(trial) if self._form is None else [self._form]:
             try:
                 made = {split: self._table(ask, model, split, form) for split in lacking}
@@ -200,8 +227,8 @@ class Frozen:
         config = {name: value for name, value in model.config.to_dict().items() if name not in _NOT_THE_BODYS}
         place = self.hardware.describe()
         about = [
-            CACHE_FORMAT, self.about, type(model).__name__, config, model.config._attn_implementation, form.kind,
-            digest.hexdigest(), repr(encoded.padding), self.batches.evaluation_size,
+            CACHE_FORMAT, self.about, self.lowest, form.kind, type(model).__name__, config,
+            model.config._attn_implementation, digest.hexdigest(), repr(encoded.padding), self.batches.evaluation_size,
             *(place[key] for key in ("device", "device_name", "precision")),
             torch.__version__, transformers.__version__,
         ]  # fmt: skip
@@ -232,17 +259,11 @@ class Frozen:
                 return None
         return np.concatenate(found)
 
-    def _answering(self, compute: Callable[..., Any]) -> Callable[..., Any]:
-        signature, form = inspect.signature(compute), self._form
-        assert form is not None
-
-        @functools.wraps(compute)
-        def forward(*args: Any, **named: Any) -> Any:
-            given = Given.of(signature, args, named)
-            values = given and self._found(given)
-            return compute(*args, **named) if given is None or values is None else form.output(values, given, 0.0)
-
-        return forward
+    def _answer(self, given: Given | None, compute: Callable[[], Any]) -> Any:
+        values = given and self._found(given)
+        if given is None or values is None or self._form is None:
+            return compute()
+        return self._form.output(values, given, 0.0)
 
     def _tell(self, **facts: Any) -> None:
         if facts != self._told:

@@ -21,6 +21,7 @@ from headswap import config as configuration
 from headswap.engines import refuse_other_launchers
 from headswap.errors import ConfigError, HeadswapError, Stopped, of_status
 from headswap.machine import cores
+from headswap.phases import Strategy
 from headswap.records import RunFolder
 from headswap.shield import flush, shielded
 from headswap.spine import Config
@@ -142,6 +143,7 @@ def warm_server(jobs: Sequence[Job]) -> Any:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     kinds = {_model_type(config) for config in _distinct_bodies(jobs)}
     os.environ["HEADSWAP_WARM"] = ",".join(sorted(filter(None, kinds)))
+    os.environ["HEADSWAP_WARM_IMPORTS"] = ",".join(sorted(_packages(jobs)))
     os.environ["HEADSWAP_WARM_DATA"] = configuration.dump(jobs[0].config)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["headswap.warm"])
@@ -271,6 +273,13 @@ def _model_type(config: Config) -> str | None:
     except (HeadswapError, OSError, ValueError):
         return None  # the child will say what is wrong
     return str(found.get("model_type", ""))
+
+
+def _packages(jobs: Sequence[Job]) -> set[str]:
+    """Return what the runs' strategies will import, where that is slow (`imports` of the class)."""
+    distinct = {repr(job.config.strategy): job.config for job in jobs}.values()
+    strategies = [configuration.build(each.strategy, "strategy", Strategy, each.plugins) for each in distinct]
+    return {name for strategy in strategies for name in getattr(strategy, "imports", ())}
 
 
 def _ignore(job: Job, event: Mapping[str, Any]) -> None:

@@ -29,7 +29,7 @@ from headswap.schedule import (
     spans,
     total_steps,
 )
-from headswap.sharding import fill, gathered
+from headswap.sharding import at_rest, fill, gathered
 from headswap.step import train_step
 from headswap.training import Progress, Training
 
@@ -49,7 +49,7 @@ def fit(model: torch.nn.Module, training: Training) -> Progress:
         for phase, (first, last) in zip(training.phases, spans(training.phases, total), strict=True):
             due = progress.step in marks and progress.evaluated < progress.step == last
             if progress.step < last or due:
-                with _served(model, training, total, last):
+                with _served(model, training, total, (first, last)):
                     train_phase(model, (phase, first, last), training, (progress, marks), state)
             if progress.stopped_early:
                 break
@@ -61,12 +61,17 @@ def fit(model: torch.nn.Module, training: Training) -> Progress:
     return progress
 
 
-def _served(model: torch.nn.Module, training: Training, total: int, last: int) -> AbstractContextManager[None]:
-    """Let the body answer from what was computed of it once, in a phase that ends before it first moves."""
-    still = training.still_until(total)
-    if training.frozen is None or last > still:
-        return nullcontext()
-    return training.frozen.serving(model, ("train", "validation"), still * training.train.batch_size)
+def _served(
+    model: torch.nn.Module, training: Training, total: int, span: tuple[int, int]
+) -> AbstractContextManager[None]:
+    """Let what does not move before a phase ends answer from what was computed of it once: the body, or its bottom."""
+    (first, last), still, frozen = span, training.still_until(total), training.frozen
+    splits, size = ("train", "validation"), training.train.batch_size
+    if frozen is not None and last <= still:
+        return frozen.serving(model, splits, still * size)
+    if frozen is not None and (count := training.still_layers(last, total)):
+        return frozen.below(count).serving(model, splits, (last - first) * size)
+    return nullcontext()
 
 
 def train_phase(
@@ -78,7 +83,7 @@ def train_phase(
 ) -> None:
     """Train one phase from where `progress` stands: its weights move, its schedule and its optimizer are its own."""
     (phase, first, last), (progress, marks) = span, going
-    weights = {training.roles[name]: weight for name, weight in model.named_parameters() if name in training.roles}
+    weights = {training.roles[name]: weight for name, weight in at_rest(model).items() if name in training.roles}
     rules, schedule = moving(phase, list(weights)), schedule_of(phase, training.train)
     for role, weight in weights.items():
         weight.requires_grad_(role in rules)
@@ -233,7 +238,7 @@ def _train_mode(prepared: torch.nn.Module, model: Any, body_moves: bool) -> None
 
 
 def _names(model: torch.nn.Module) -> dict[torch.Tensor, str]:
-    return {weight: name for name, weight in model.named_parameters()}
+    return {weight: name for name, weight in at_rest(model).items()}
 
 
 def _moving(model: torch.nn.Module, training: Training) -> dict[str, torch.Tensor]:

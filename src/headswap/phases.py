@@ -64,7 +64,10 @@ class Phase:
 
 @runtime_checkable
 class Strategy(Protocol):
-    """How weights may move, as a list of phases whose shares sum to 1."""
+    """How weights may move, as a list of phases whose shares sum to 1.
+
+    A class attribute `imports`, such as `("peft",)`, names slow packages: the children of a study inherit them.
+    """
 
     def phases(self, names: Sequence[str]) -> list[Phase]:
         """Return the phases for a model whose weights have these role names, in the model's order."""

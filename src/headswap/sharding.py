@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch.distributed.fsdp import MixedPrecisionPolicy
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from headswap.errors import RunError
@@ -27,6 +27,18 @@ def like(value: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         return value
     # Every process cuts its piece out of its own copy: nothing is sent.
     return distribute_tensor(value.to(target.device), target.device_mesh, target.placements, src_data_rank=None)
+
+
+def at_rest(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """Return the parameters by name, in pieces where the model is.
+
+    After a pass without gradients FSDP2 leaves those of the outermost module whole, copies that the next pass goes on
+    with: what is written then would be lost.
+    """
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+    return dict(model.named_parameters())
 
 
 def gathered(tensors: Mapping[str, torch.Tensor], keep: bool = True) -> dict[str, torch.Tensor]:

@@ -15,6 +15,7 @@ from headswap.checkpoint import Checkpoints
 from headswap.contracts import LossFunction, Metric
 from headswap.frozen import Frozen
 from headswap.hardware import Hardware
+from headswap.layers import EMBEDDINGS, layer_groups, layers
 from headswap.phases import Phase
 from headswap.schedule import moving, spans
 from headswap.seeds import Seeds
@@ -88,6 +89,17 @@ class Training:
                 break
             still = last
         return still
+
+    def still_layers(self, last: int, total: int) -> int:
+        """Return how many lowest layers of the body no phase before step `last` moves; 0 where its embeddings move."""
+        roles = list(self.roles.values())
+        begun = [
+            phase for phase, (first, _) in zip(self.phases, spans(self.phases, total), strict=True) if first < last
+        ]
+        moved = set().union(*(moving(phase, roles) for phase in begun))
+        groups = layer_groups(roles)
+        stay = [moved.isdisjoint(groups.get(name, ())) for name in (EMBEDDINGS, *layers(roles))]
+        return stay.index(False) - 1 if stay[0] and False in stay else 0
 
     def frozen_to_the_end(self, total: int) -> Frozen | None:
         """Return what serves the body's outputs, where no weight of it ever moves."""

@@ -24,6 +24,11 @@ for _kind in filter(None, os.environ.get("HEADSWAP_WARM", "").split(",")):  # mo
     with contextlib.suppress(ImportError):  # the child will import what it needs
         importlib.import_module(f"transformers.models.{_kind}.modeling_{_kind}")
         get_checkpoint_conversion_mapping(_kind)  # the first call compiles the patterns of all architectures
+for _name in filter(
+    None, os.environ.get("HEADSWAP_WARM_IMPORTS", "").split(",")
+):  # what a strategy needs, such as peft
+    with contextlib.suppress(ImportError):
+        importlib.import_module(_name)
 if _text := os.environ.get("HEADSWAP_WARM_DATA"):  # the first run's configuration
     with contextlib.suppress(Exception):  # whatever is wrong with the data, the child will say it
         _config = read(_text, "the first run")

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from headswap.durable import cannot_write, published
 from headswap.errors import ConfigError, nearest
@@ -43,6 +43,8 @@ class Lora:
         dora: learn the length of each output's weights apart from their direction (DoRA, arXiv 2402.09353); lora alone.
         rslora: scale by alpha / sqrt(rank), for high ranks (rsLoRA, arXiv 2312.03732); lora alone.
     """
+
+    imports: ClassVar[tuple[str, ...]] = ("peft",)
 
     adapter: str = "lora"
     rank: int = 8
