@@ -1,4 +1,4 @@
-"""A study's arms side by side, each at a rate chosen on validation: score, paired difference, trainable weights, seconds.
+"""A study's arms side by side, each at a rate chosen on validation: score, difference, trainable weights, seconds.
 
     python bench/arms.py study=strategies study.sizes=[1000] study.seeds=5 task=text task.train=train.jsonl ...
 
@@ -7,7 +7,8 @@ that the study has not (seed + 1000 and up), and the factor with the best mean v
 one of equals; a best factor at an end of the range is marked. Then the study runs with them, and the table is printed:
 test score as mean and standard deviation over seeds, difference to the study's control with its crossed interval over
 seeds and test rows, weights that learn in any phase, seconds of training and of the whole run (both means over seeds,
-with as many runs side by side as the study has workers). `--adapters` adds the arms lora and mixout.
+with as many runs side by side as the study has workers). `--adapters` adds the arms lora and mixout; `--rates` takes
+the rates that another set's table was made with (its last line) and tunes nothing.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import dataclasses
 import os
 import statistics
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from headswap import config as configuration
@@ -36,19 +38,22 @@ def with_study(config: Config, **changes: Any) -> Config:
     return dataclasses.replace(config, study=dataclasses.replace(config.study, **changes))
 
 
+def with_rate(config: Config, arm: str, rate: float) -> dict[str, Any]:
+    changes = config.study.arms[arm] or {}
+    return {**changes, "train": {**changes.get("train", {}), "learning_rate": rate}}
+
+
 def at_rate(config: Config, arm: str, factor: float) -> dict[str, Any]:
     """Return the arm's overlay with its learning rate times `factor`."""
-    changes = config.study.arms[arm] or {}
-    train = changes.get("train", {})
-    rate = float(f"{train.get('learning_rate', config.train.learning_rate) * factor:.2g}")
-    return {**changes, "train": {**train, "learning_rate": rate}}
+    own = (config.study.arms[arm] or {}).get("train", {}).get("learning_rate", config.train.learning_rate)
+    return with_rate(config, arm, float(f"{own * factor:.2g}"))
 
 
 def finished(cells: list[Planned], workers: int) -> list[dict[str, Any] | None]:
     """Run the cells and return their result.json, None of a run that failed."""
     told = time.monotonic()
 
-    def on_event(job: Any, event: dict[str, Any]) -> None:
+    def on_event(job: Any, event: Mapping[str, Any]) -> None:
         if event["kind"] == "ended":
             print(f"{time.monotonic() - told:7.1f} s  {job.title}  {event.get('kind')}", flush=True)
 
@@ -89,18 +94,15 @@ def table(
     comparison: Comparison, config: Config, results: dict[str, list[dict[str, Any]]], edges: dict[str, str]
 ) -> str:
     """Return the Markdown table; scores and differences times 100."""
-    lines = [
-        f"| arm | peak rate | test {comparison.metric} | minus {config.study.control} | trainable | training, s | run, s |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    columns = ("arm", "peak rate", f"test {comparison.metric}", f"minus {config.study.control}", "trainable")
+    lines = [f"| {' | '.join((*columns, 'training, s', 'run, s'))} |", "|---|---|---|---|---|---|---|"]
     against = {each.treatment: each for each in comparison.contrasts}
     for score in sorted(comparison.scores, key=lambda score: -score.mean):
         runs, arm = results[score.arm], score.arm
-        other = against.get(arm)
-        difference = "" if other is None else (
-            f"{100 * other.interval.mean:+.1f} [{100 * other.interval.low:+.1f}, {100 * other.interval.high:+.1f}] "
-            f"{other.outcome}"
-        )  # fmt: skip
+        other, difference = against.get(arm), ""
+        if other is not None:
+            ends = ["?" if end is None else f"{100 * end:+.1f}" for end in (other.interval.low, other.interval.high)]
+            difference = f"{100 * other.interval.mean:+.1f} [{', '.join(ends)}] {other.outcome}"
         seconds = [statistics.mean(run["seconds"][part] for run in runs) for part in ("train", "total")]
         rate = config.study.arms[arm]["train"]["learning_rate"]
         lines.append(
@@ -115,6 +117,7 @@ def main() -> None:
     parser.add_argument("--factors", default="0.4,1,2.5", help="of each arm's learning rate; 1 tunes nothing")
     parser.add_argument("--tuning", type=int, default=1, help="seeds to tune on")
     parser.add_argument("--adapters", action="store_true")
+    parser.add_argument("--rates", default="", help="arm=rate,arm=rate ...: tune nothing")
     parser.add_argument("words", nargs="*")
     flags = parser.parse_intermixed_args()
     config = configuration.compose(flags.words)
@@ -122,9 +125,13 @@ def main() -> None:
         config = with_study(config, arms={**config.study.arms, **ADAPTERS})
     factors, workers = [float(each) for each in flags.factors.split(",")], execute.workers_of(config)
     load, started = os.getloadavg()[0], time.monotonic()
-    found = tuned(config, factors, flags.tuning, workers) if len(factors) > 1 else {
-        arm: (at_rate(config, arm, factors[0]), "") for arm in config.study.arms
-    }  # fmt: skip
+    if flags.rates:
+        given = {arm: float(rate) for arm, _, rate in (word.partition("=") for word in flags.rates.split(","))}
+        found = {arm: (with_rate(config, arm, given[arm]), "") for arm in config.study.arms}
+    elif len(factors) == 1:
+        found = {arm: (at_rate(config, arm, factors[0]), "") for arm in config.study.arms}
+    else:
+        found = tuned(config, factors, flags.tuning, workers)
     chosen = with_study(config, arms={arm: changes for arm, (changes, _) in found.items()})
     cells = plan(chosen)
     results: dict[str, list[dict[str, Any]]] = {}
@@ -137,6 +144,8 @@ def main() -> None:
     for warning in study.comparison.warnings:
         print(f"warning: {warning}")
     print(f"report: {study.report}")
+    rates = {arm: changes["train"]["learning_rate"] for arm, changes in chosen.study.arms.items()}
+    print("--rates " + ",".join(f"{arm}={rate:g}" for arm, rate in rates.items()))
 
 
 if __name__ == "__main__":

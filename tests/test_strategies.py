@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from headswap.afterstep import averaged
-from headswap.config import compose
+from headswap.config import build, compose
 from headswap.errors import ConfigError
 from headswap.layers import layer_groups, layers
 from headswap.loop import fit
@@ -308,3 +308,18 @@ def test_an_arm_may_take_another_strategy_with_fields_of_its_own():
     audit(arms, "gradual", "full", config.study.may_differ)
     with pytest.raises(ConfigError, match=r"strategy \(.*\)|strategy\.\w+"):
         audit(arms, "gradual", "full", ["train.learning_rate"])
+
+
+def test_the_arms_of_kept_layers_begin_one_layer_more_anew_each():
+    config = compose(["study=kept_layers"])
+    names = ["body.embeddings.weight", *(f"body.layer.{layer}.weight" for layer in range(6)), "head.weight"]
+    anew = []
+    for arm in config.study.arms:
+        made = Arm(config, arm, 50, 0, None).final()
+        strategy = build(made.strategy, "strategy", Strategy)
+        assert isinstance(strategy, StartsNew)
+        anew.append(list(strategy.starts_new(names)))
+    assert anew == [names[7 - count : 7] for count in range(7)] + [names[:7]]
+    audit(
+        {arm: Arm(config, arm, 50, 0, None).final() for arm in config.study.arms}, "all_kept", "none_kept", ["strategy"]
+    )
