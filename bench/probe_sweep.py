@@ -94,15 +94,15 @@ def swept(given: list[str], workers: int = 0) -> float:
 
 
 def side_by_side(given: list[str], workers: int) -> None:
-    """Run a grid with launch.run_jobs: the first run makes the tables with all cores, the others read them."""
+    """Run a grid as a study runs its cells: the first run makes the tables with all cores, the others read them."""
     from headswap.config import compose
     from headswap.launch import job_of, run_jobs
+    from headswap.overlays import overlay
 
-    plain, grid = (
-        given[:-2],
-        [[f"{word.split('=')[0]}={value}" for value in word.split("=")[1].split(",")] for word in given[-2:]],
-    )
-    jobs = [job_of(compose([*plain, *setting])) for setting in itertools.product(*grid)]
+    base, grid = compose(given[:-2]), [word.removeprefix("train.").split("=") for word in given[-2:]]
+    names, values = [name for name, _ in grid], [[float(value) for value in row.split(",")] for _, row in grid]
+    changes = [{"train": dict(zip(names, setting, strict=True))} for setting in itertools.product(*values)]
+    jobs = [job_of(overlay(base, change, "grid")) for change in changes]
     outcomes = run_jobs(jobs[:1], 1, lambda job, event: None) + run_jobs(jobs[1:], workers, lambda job, event: None)
     if lost := [outcome.error for outcome in outcomes if not outcome.finished]:
         raise SystemExit(lost[0])

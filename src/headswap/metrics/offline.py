@@ -31,9 +31,7 @@ class Offline:
         return OfflineModule(self)
 
     def compute(self, answers: Answers) -> float:
-        result = self.module().compute(**self.given(answers))
-        assert result is not None  # evaluate answers None only on a second process of its own distributed mode
-        return float(result[self.name])
+        return float(self.score(**self.given(answers)))
 
     def values(self, answers: Answers) -> np.ndarray | None:
         return self.each(**self.given(answers)) if self.per_example else None
