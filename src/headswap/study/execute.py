@@ -51,9 +51,10 @@ def execute(
 def run_cells(cells: Sequence[Planned], workers: int, on_event: OnEvent) -> list[Outcome]:
     """Run the cells, chains stage by stage; return the outcome of each one's last run, or of the one that failed."""
     outcomes = run_jobs([cell.job for cell in cells], workers, on_event)
+    later = [cell.later() for cell in cells]
     while True:
         going = [place for place, outcome in enumerate(outcomes) if outcome.finished]
-        following = {place: job for place in going if (job := next(cells[place].later, None)) is not None}
+        following = {place: job for place in going if (job := next(later[place], None)) is not None}
         if not following:
             return outcomes
         for place, outcome in zip(following, run_jobs(list(following.values()), workers, on_event), strict=True):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ class Planned:
 
     Args:
         job: its run; of a chain, the first stage.
-        later: the jobs of the stages after it, each known once the one before has finished.
+        later: gives the jobs of the stages after it, each known once the one before has finished.
         count: how many runs it is.
     """
 
@@ -31,7 +32,7 @@ class Planned:
     size: int | None
     seed: int
     job: Job
-    later: Iterator[Job] = field(default_factory=lambda: iter(()))
+    later: Callable[[], Iterator[Job]] = lambda: iter(())
     count: int = 1
 
 
@@ -73,8 +74,14 @@ class Arm:
         title = _title(self.name, self.size, self.seed)
         if not self._chained:
             return Planned(self.name, self.size, self.seed, job_of(self.final(), title))
-        stages = (job_of(made, f"{title}: {stage}") for stage, made in self._chain.configs(self._staged))
-        return Planned(self.name, self.size, self.seed, next(stages), stages, len(self.config.stages))
+
+        def stages() -> Iterator[Job]:
+            return (job_of(made, f"{title}: {stage}") for stage, made in self._chain.configs(self._staged))
+
+        def later() -> Iterator[Job]:
+            return itertools.islice(stages(), 1, None)
+
+        return Planned(self.name, self.size, self.seed, next(stages()), later, len(self.config.stages))
 
     def final(self) -> Config:
         """Return the configuration that the arm is judged by: its run's, or its chain's last one as far as known."""
