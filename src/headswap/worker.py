@@ -36,12 +36,14 @@ class Order:
         threads: how many threads to compute with, None for all cores.
         fresh: forget what the folder holds.
         stop_at: save and stop after so many optimizer steps.
+        device: the CUDA device to see, as CUDA_VISIBLE_DEVICES names it; empty for all.
     """
 
     config: str
     threads: int | None = None
     fresh: bool = False
     stop_at: int | None = None
+    device: str = ""
 
 
 def work(path: str, order: Order, connection: Connection) -> None:
@@ -49,6 +51,8 @@ def work(path: str, order: Order, connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means and tells its children
     if order.threads:
         os.environ["HEADSWAP_THREADS"] = str(order.threads)
+    if order.device:
+        os.environ["CUDA_VISIBLE_DEVICES"] = order.device
     folder, stop = RunFolder(Path(path)), Stop(order.stop_at)
     line = Line(connection, stop)
     try:
