@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from headswap import launch, machine
 from headswap.cli import main
 from headswap.errors import ConfigError
 from headswap.launch import folder_of, job_of, run_jobs, train, warm_server
 from headswap.overlays import overlay
+from headswap.pool import Places
 from headswap.records import read_json, read_jsonl
+from headswap.spine import HardwareConfig
 from tiny_runs import reviews, tiny, words_of
 from tiny_tables import written
 
@@ -259,3 +262,35 @@ def test_children_inherit_what_a_strategy_says_that_it_imports(table, tiny_body,
     env = {**os.environ, "HEADSWAP_WARM_DATA": "", "HEADSWAP_WARM_IMPORTS": "no_such_package,xmlrpc.client"}
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
     assert ended.stdout == "True\n"
+
+
+@pytest.mark.parametrize(
+    ("found", "visible", "each", "runs", "shares"),
+    [
+        (0, None, 1, 6, ()),
+        (1, None, 1, 1, ()),
+        (4, None, 1, 4, ("0", "1", "2", "3")),
+        (4, None, 2, 2, ("0,1", "2,3")),
+        (4, "2,GPU-a1", 1, 2, ("2", "GPU-a1")),
+        (4, "", 1, 6, ()),
+    ],
+)
+def test_gpus_are_shared_out_one_run_each(found, visible, each, runs, shares, monkeypatch):
+    monkeypatch.setattr(machine.Path, "glob", lambda self, pattern: [Path(f"/dev/nvidia{n}") for n in range(found)])
+    monkeypatch.setattr(launch, "cores", lambda: 6)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    hardware = HardwareConfig(num_processes=each)
+    assert launch.side_by_side(hardware) == runs
+    assert launch.places(runs, hardware).devices == shares
+    assert launch.places(5, hardware).devices == ()  # more runs than GPUs: each sees all, as asked
+    assert launch.places(2, HardwareConfig("cpu")).devices == ()
+
+
+def test_a_child_sees_its_own_gpu_and_gives_it_back(table, tiny_body, root, tmp_path, monkeypatch):
+    monkeypatch.setattr(launch, "places", lambda workers, hardware: Places(2, 1, ("7", "9")))
+    words = ["plugins=[tiny_runs]", "task._target_=tiny_runs.Telling", f"task.place={tmp_path}"]
+    made = jobs(*(tiny(table, tiny_body, root, *FEW, *words, f"seed={seed}") for seed in (21, 22, 23, 24)))
+    assert all(outcome.finished for outcome in run_jobs(made, 2, lambda job, event: None))
+    assert {path.name for path in tmp_path.iterdir()} == {"7", "9"}

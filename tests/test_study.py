@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from headswap import launch
 from headswap.errors import ConfigError, RunError
 from headswap.records import read_json
 from headswap.study import execute
@@ -251,6 +252,6 @@ def test_a_study_of_which_no_run_finished_is_an_error(tiny_body, table, tmp_path
 
 
 def test_without_a_number_of_workers_each_core_has_a_run(config, monkeypatch):
-    monkeypatch.setattr(execute, "cores", lambda: 6)
+    monkeypatch.setattr(launch, "cores", lambda: 6)
     assert execute.workers_of(config) == 2
     assert execute.workers_of(replace(config, study=replace(config.study, workers=None))) == 6

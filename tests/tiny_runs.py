@@ -62,6 +62,17 @@ class Killed(TextClassification):
 
 
 @dataclass(frozen=True)
+class Telling(TextClassification):
+    """A task that writes down which GPUs its process may see."""
+
+    place: str = ""
+
+    def load(self, request: DataRequest, seeds: Seeds) -> Splits:
+        Path(self.place, os.environ.get("CUDA_VISIBLE_DEVICES", "all")).touch()
+        return super().load(request, seeds)
+
+
+@dataclass(frozen=True)
 class Buggy(TextClassification):
     """A task with a programmer's mistake."""
 

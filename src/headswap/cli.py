@@ -21,6 +21,9 @@ usage: headswap VERB [OVERRIDES] [FLAGS]
 verbs
   train [OVERRIDES]          fine-tune one run, or a sweep with -m; an unfinished one goes on where it was saved
   compare [OVERRIDES]        train pretrained and random-init twins over paired seeds: verdict and report.html
+  sweep [OVERRIDES]          search settings: sweep=tpe sweep.trials=40 sweep.space.KEY='interval(1e-5,1e-3)';
+                             --dry-run shows the first trials, --resume FOLDER goes on with a sweep
+  top FOLDER                 a sweep's best trials, and which settings mattered
   predict RUN                ask a finished run: --text "...", --question "..." --context "...", --field COLUMN=...,
                              or --input FILE --output FILE; --beams N and --max-new-tokens N for what it writes;
                              --trust-remote-code runs the Python code of its folder
@@ -41,7 +44,7 @@ verbs
   show [OVERRIDES]           the composed configuration
   doctor                     versions, devices, the precision that auto picks, missing extras
 
-flags of train, compare, verify-resume, prepare, plan, show (as in Hydra)
+flags of train, compare, sweep, verify-resume, prepare, plan, show (as in Hydra)
   -m, --multirun            sweep: headswap train -m seed=1,2,3
   --cfg job|hydra|all       print the configuration and stop; --resolve, --package PACKAGE
   --info [WHAT]             print Hydra's view: all, config, defaults, defaults-tree, plugins, searchpath

@@ -11,6 +11,7 @@ from headswap.errors import ConfigError, of_status
 from headswap.model_commands import embed, export
 from headswap.predict_commands import evaluate, predict
 from headswap.screen_commands import screen
+from headswap.sweep_commands import sweep, top
 
 
 def train(words: Sequence[str]) -> int:
@@ -203,6 +204,8 @@ def _print_scores(result: dict[str, Any], reused: bool) -> None:
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
     "compare": compare,
+    "sweep": sweep,
+    "top": top,
     "predict": predict,
     "evaluate": evaluate,
     "embed": embed,

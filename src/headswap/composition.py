@@ -104,8 +104,21 @@ def forced(overrides: Sequence[str]) -> list[str]:
     `body.init=random` becomes `++body.init=random`: Hydra only knows the keys that the file spells out. A word for one
     stage of a chain (`stages.NAME.WORD`) is left out: stages.py reads it.
     """
-    overrides = [text for text in overrides if not STAGE_WORD.match(text)]
-    return [f"++{text}" if re.match(r"(task|body|head|strategy|metric)\.[\w.]+=", text) else text for text in overrides]
+    overrides = [_quoted(text) for text in overrides if not STAGE_WORD.match(text)]
+    return [
+        f"++{text}"
+        if re.match(r"(task|body|head|strategy|metric|sweep\.space|sweep\.conditions)\.[\w.]+=", text)
+        else text
+        for text in overrides
+    ]
+
+
+def _quoted(text: str) -> str:
+    """Let `sweep.space.KEY=interval(0,1)` be the text that it is for us; Hydra would take it for a sweep of its own."""
+    key, _, value = text.partition("=")
+    if not key.startswith("sweep.space.") or value[:1] in ("'", '"', "{"):
+        return text
+    return f'{key}="{value}"'
 
 
 def _search_entry(folder: str | Path) -> str:

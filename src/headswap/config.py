@@ -34,19 +34,21 @@ from headswap.spine import (
     SaveConfig,
     Stage,
     StudyConfig,
+    SweepConfig,
     TrainConfig,
     faults,
 )
 from headswap.typecheck import conform
 
 PLUG_GROUPS = {"task": Task, "body": Body, "head": Head, "strategy": Strategy}
-GROUPS = ("task", "body", "head", "strategy", "metric", "hardware", "study", "experiment")
+GROUPS = ("task", "body", "head", "strategy", "metric", "hardware", "study", "sweep", "experiment")
 NODES = {
     "data": DataConfig,
     "train": TrainConfig,
     "hardware": HardwareConfig,
     "output": OutputConfig,
     "study": StudyConfig,
+    "sweep": SweepConfig,
 }
 
 
@@ -271,7 +273,7 @@ def identity(config: Config, content: dict[str, Any]) -> str:
     from headswap import __version__
 
     tree = to_dict(config)
-    for key in ("name", "seed", "run", "plugins", "hardware", "output", "study", "stages", "choices"):
+    for key in ("name", "seed", "run", "plugins", "hardware", "output", "study", "sweep", "stages", "choices"):
         tree.pop(key)
     tree["train"].pop("save_every")  # saving changes no bit of the result
     tree |= {"seed": config.seed, "content": content, "version": __version__}

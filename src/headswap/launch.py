@@ -17,12 +17,12 @@ from typing import Any
 from headswap import config as configuration
 from headswap.engines import refuse_other_launchers
 from headswap.errors import ConfigError, HeadswapError, Stopped, of_status
-from headswap.machine import cores
+from headswap.machine import cores, gpus
 from headswap.phases import Strategy
 from headswap.pool import Job, OnEvent, Outcome, Places, drain
 from headswap.records import RunFolder
 from headswap.shield import shielded
-from headswap.spine import Config
+from headswap.spine import Config, HardwareConfig
 
 __all__ = ["Job", "OnEvent", "Outcome", "folder_of", "job_of", "run_jobs", "train", "warm_server"]
 
@@ -73,7 +73,7 @@ def run_jobs(jobs: Sequence[Job], workers: int, on_event: OnEvent) -> list[Outco
     queue = _Queue(jobs, shielded(on_event))
     count = len(queue.waiting)
     if count:
-        asked = drain(warm_server(queue.waiting), queue, places(workers))
+        asked = drain(warm_server(queue.waiting), queue, places(workers, jobs[0].config.hardware))
         if asked:
             raise _stopped(asked, jobs, count, queue.outcomes)
     return queue.all()
@@ -130,9 +130,27 @@ def _stopped(asked: str, jobs: Sequence[Job], count: int, outcomes: Mapping[Path
     )
 
 
-def places(workers: int) -> Places:
-    """Return where `workers` children compute: with the cores shared out, and the GPUs, where there are as many."""
-    return Places(workers, max(1, cores() // workers) if workers > 1 else None)
+def side_by_side(hardware: HardwareConfig) -> int:
+    """Return how many runs go side by side: one a core with one thread each on a CPU, one a GPU (or its share of them).
+
+    Several single-threaded runs finish sooner than one run with many threads: a small body's layers are too short to
+    share out (1.2 times on 2 cores, docs/benchmarks.md).
+    """
+    if found := _gpus(hardware):
+        return max(1, len(found) // hardware.num_processes)
+    return 1 if hardware.device in ("cuda", "mps") else max(1, min(cores(), 8))
+
+
+def places(workers: int, hardware: HardwareConfig) -> Places:
+    """Return where `workers` children compute: with cores shared out, and GPUs, where there are enough for all."""
+    found, each = _gpus(hardware), hardware.num_processes
+    shares = [",".join(found[first : first + each]) for first in range(0, workers * each, each)]
+    enough = workers > 1 and len(found) >= workers * each
+    return Places(workers, max(1, cores() // workers) if workers > 1 else None, tuple(shares) if enough else ())
+
+
+def _gpus(hardware: HardwareConfig) -> list[str]:
+    return gpus() if hardware.device in ("auto", "cuda") else []
 
 
 def warm_server(jobs: Sequence[Job]) -> Any:

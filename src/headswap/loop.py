@@ -186,6 +186,7 @@ def evaluate(model: torch.nn.Module, optimizer: Any, training: Training, progres
         {
             "kind": "validation",
             "step": progress.step,
+            "total": progress.total,
             "examples": progress.examples,
             "seconds": round(progress.seconds, 4),
             "loss": scores.loss,

@@ -14,10 +14,15 @@ from headswap.launch import Job
 
 
 class Watch:
-    """Shows the events of jobs; a context manager."""
+    """Shows the events of jobs; a context manager.
 
-    def __init__(self, total: int, console: Console | None = None) -> None:
+    Args:
+        split: whose score is told of a finished run: a sweep must not show the one that it may not choose by.
+    """
+
+    def __init__(self, total: int, console: Console | None = None, split: str = "test") -> None:
         self.console = console or Console()
+        self._split = split
         self._total = total
         self._done = 0
         self._begun = time.monotonic()
@@ -90,8 +95,8 @@ class Watch:
             self._count(job, outcome.error if outcome.status == "stopped" else f"FAILED: {outcome.error}")
             return
         result = job.folder.result()
-        value = result["scores"]["test"][result["primary"]]
-        self._count(job, f"test {result['primary']} {value:.4f} in {result['seconds']['total']:.1f} s")
+        value = result["scores"][self._split][result["primary"]]
+        self._count(job, f"{self._split} {result['primary']} {value:.4f} in {result['seconds']['total']:.1f} s")
 
     def _count(self, job: Job, said: str) -> None:
         self._done += 1

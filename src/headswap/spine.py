@@ -109,6 +109,29 @@ class StudyConfig:
 
 
 @dataclass
+class SweepConfig:
+    """Trials over a space of settings: who proposes them, what counts as best, when to give up.
+
+    `space`: key -> Hydra's choice, range or interval, as text. `objectives` are selected on validation: names of
+    metrics, `loss`, and costs: `seconds` (of training), `parameters` (that learn); empty for the first metric.
+    """
+
+    sampler: str = "tpe"
+    startup: int = 10
+    pruner: str = "none"
+    first_rung: float = 0.25
+    keep_one_in: int = 3
+    trials: int = 20
+    space: dict[str, Any] = field(default_factory=dict)
+    conditions: Any = None
+    objectives: list[str] = field(default_factory=list)
+    workers: int | None = None
+    seconds: float | None = None
+    max_failures: int | None = 10
+    storage: str | None = None
+
+
+@dataclass
 class Stage:
     """One link of a chain of runs: Hydra overrides, and the body of the stage before as `run`.
 
@@ -140,6 +163,7 @@ class Config:
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
     study: StudyConfig = field(default_factory=StudyConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
     stages: list[Stage] = field(default_factory=list)
     choices: dict[str, str] = field(default_factory=dict)
 
@@ -168,6 +192,10 @@ _POSITIVE = (
     "hardware.num_machines",
     "study.seeds",
     "study.workers",
+    "sweep.trials",
+    "sweep.workers",
+    "sweep.seconds",
+    "sweep.startup",
 )
 _CHOICES = {
     "train.schedule": ("linear", "cosine", "constant"),
@@ -177,8 +205,10 @@ _CHOICES = {
     "hardware.device": ("auto", "cpu", "cuda", "mps"),
     "hardware.engine": ("ddp", "fsdp2", "deepspeed"),
     "hardware.launcher": ("headswap", "accelerate", "slurm"),
+    "sweep.sampler": ("tpe", "random", "quasi_random", "grid"),
+    "sweep.pruner": ("none", "halving", "hyperband"),
 }
-_SHARES = ("train.warmup_share", "study.validation_share")
+_SHARES = ("train.warmup_share", "study.validation_share", "sweep.first_rung")
 
 
 def value_at(config: Any, key: str) -> Any:
@@ -204,6 +234,7 @@ def faults(config: Config) -> Iterator[str]:
     yield from _train_faults(config.train)
     yield from _hardware_faults(config.train, config.hardware)
     yield from _study_faults(config.study)
+    yield from _sweep_faults(config.sweep)
     if not config.metric:
         yield "metric: no metric is chosen; found an empty list; set metric=[accuracy], the first one selects"
 
@@ -289,3 +320,13 @@ def _study_faults(study: StudyConfig) -> Iterator[str]:
         yield f"study.margin: must not be negative; found {study.margin}; set 0.01, 0 for none, or null"
     if not 0.5 <= study.confidence < 1:
         yield f"study.confidence: must lie in [0.5, 1); found {study.confidence}; set 0.95"
+
+
+def _sweep_faults(sweep: SweepConfig) -> Iterator[str]:
+    if sweep.keep_one_in < 2:
+        yield f"sweep.keep_one_in: one in two at least goes on; found {sweep.keep_one_in}; set 2 or more"
+    if sweep.pruner != "none" and len(sweep.objectives) > 1:
+        yield (
+            f"sweep.pruner: trials are stopped early by one objective; found {len(sweep.objectives)}; set "
+            "sweep.pruner=none, or one objective"
+        )

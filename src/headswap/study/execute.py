@@ -10,10 +10,9 @@ from typing import Any
 from headswap import config as configuration
 from headswap.contracts import Metric
 from headswap.errors import RunError
-from headswap.launch import OnEvent, Outcome, run_jobs
-from headswap.machine import cores
+from headswap.launch import OnEvent, Outcome, run_jobs, side_by_side
 from headswap.records import read_json, write_json, write_text
-from headswap.spine import Config, StudyConfig
+from headswap.spine import Config
 from headswap.study.plan import Planned, plan, study_folder
 from headswap.study.results import Comparison, RunRecord
 from headswap.study.results import compare as compare_records
@@ -115,13 +114,5 @@ def record(cell: Planned, outcome: Outcome, folder: Path) -> RunRecord:
 
 
 def workers_of(config: Config) -> int:
-    """Return how many runs go side by side: one a core with one thread each on a CPU, one at a time on a GPU.
-
-    Several single-threaded runs finish sooner than one run with many threads: a small body's layers are too short to
-    share out (1.2 times on 2 cores, docs/benchmarks.md).
-    """
-    study: StudyConfig = config.study
-    if study.workers:
-        return study.workers
-    gpu = config.hardware.device in ("auto", "cuda", "mps") and any(Path("/dev").glob("nvidia[0-9]*"))
-    return 1 if gpu or config.hardware.device in ("cuda", "mps") else max(1, min(cores(), 8))
+    """Return how many runs of a study go side by side."""
+    return config.study.workers or side_by_side(config.hardware)

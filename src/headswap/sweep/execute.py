@@ -1,0 +1,169 @@
+"""Run a sweep, or go on with one: folder, lock, trials, sweep.json. Sweep chain: commands -> this -> trials, search."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from headswap import config as configuration
+from headswap.errors import ConfigError, RunError, Stopped
+from headswap.launch import job_of, places, side_by_side, warm_server
+from headswap.pool import OnEvent, drain
+from headswap.records import RunFolder, read_json, write_json, write_text
+from headswap.search_space import Conditions, parse
+from headswap.shield import shielded
+from headswap.spine import Config
+from headswap.sweep.search import Search, objectives_of
+from headswap.sweep.trials import Trials
+
+COMMAND, SUMMARY = "command.json", "sweep.json"
+TRIED = 3
+# What may change between two calls that go on with one sweep.
+_FREE = ("trials", "workers", "seconds", "max_failures", "storage")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep before it runs: its configuration, the command line that trials are composed of, and its folder."""
+
+    config: Config
+    overrides: tuple[str, ...]
+    config_dirs: tuple[str, ...]
+    folder: Path
+
+    def composed(self, words: Sequence[str]) -> Config:
+        return configuration.compose([*self.overrides, *words], self.config_dirs)
+
+    def search(self, forgotten: bool = False) -> Search:
+        """Return the sweep's study; with `forgotten` one in memory alone."""
+        sweep, plugs = self.config.sweep, configuration.build_plugs(self.config)
+        conditions = sweep.conditions and configuration.build(
+            sweep.conditions, "sweep.conditions", Conditions, self.config.plugins
+        )
+        objectives = objectives_of(sweep.objectives, plugs.metrics)
+        place = None if forgotten else self.folder
+        return Search(sweep, parse(sweep.space), objectives, self.config.seed, place, conditions)
+
+
+def plan(config: Config, overrides: Sequence[str], config_dirs: Sequence[str]) -> Plan:
+    """Return the sweep of a command line.
+
+    Raises:
+        ConfigError: there is nothing to choose from, or a key of the space is none of the configuration.
+    """
+    if config.stages:
+        raise ConfigError(
+            f"stages: a sweep's trials are single runs; found {len(config.stages)} stages; sweep one of them"
+        )
+    space = parse(config.sweep.space)
+    if not space:
+        raise ConfigError(
+            "sweep.space: nothing to choose from; found none; set sweep.space.KEY, such as "
+            "'sweep.space.train.learning_rate=tag(log,interval(1e-5,1e-3))'"
+        )
+    if inner := [key for key in space if key.split(".")[0] in ("sweep", "study", "output", "hardware", "stages")]:
+        raise ConfigError(f"sweep.space.{inner[0]}: no setting of a run; found {inner[0]!r}; choose keys of the run")
+    made = Plan(config, tuple(overrides), tuple(map(str, config_dirs)), _folder_of(config))
+    _require_possible(made)
+    return made
+
+
+def _require_possible(made: Plan) -> None:
+    """Raise ConfigError where none of the first trials can be composed: a mistake in a key, not an unlucky setting."""
+    search, fault = made.search(forgotten=True), None
+    for _ in range(min(TRIED, search.total)):
+        try:
+            made.composed([f"{key}={word}" for key, word in search.ask()[1].items()])
+            return
+        except ConfigError as error:
+            fault = fault or error
+    if fault is not None:
+        raise fault
+
+
+def reopened(folder: Path, overrides: Sequence[str] = ()) -> Plan:
+    """Return the sweep of a folder, with more words behind its own. Raises RunError where it is no sweep's."""
+    if not (folder / COMMAND).is_file():
+        raise RunError(f"{folder}: not a sweep folder; found no {COMMAND}; name the folder that headswap sweep printed")
+    told = read_json(folder / COMMAND)
+    words = (*told["overrides"], *overrides)
+    made = plan(configuration.compose(words, told["config_dirs"]), words, told["config_dirs"])
+    if made.folder.name != folder.resolve().name:
+        raise ConfigError(
+            f"sweep: these words make another sweep; found {' '.join(overrides)}; going on may change "
+            f"{', '.join(f'sweep.{key}' for key in _FREE)}"
+        )
+    return dataclasses.replace(made, folder=folder)
+
+
+def sweep(made: Plan, on_event: OnEvent) -> Search:
+    """Run trials until there are as many as asked for; return the study.
+
+    Raises:
+        Stopped: a signal came; running trials are saved and go on with the next call.
+        RunError: so many trials failed that the sweep gave up; another process sweeps here.
+    """
+    folder = RunFolder(made.folder)
+    with folder.locked():
+        write_json(made.folder / COMMAND, {"overrides": list(made.overrides), "config_dirs": list(made.config_dirs)})
+        write_text(made.folder / "config.yaml", configuration.dump(made.config))
+        search = made.search()
+        if made.config.sweep.storage is None:  # a database may have others at work on it
+            search.recover()
+        trials = Trials(search, made.composed, shielded(on_event))
+        asked = drain(warm_server([job_of(made.config)]), trials, places(workers(made.config), made.config.hardware))
+        write_json(made.folder / SUMMARY, summary(search))
+    if asked:
+        raise Stopped(
+            f"stopped by {asked}: {len(search.counted)} of {search.total} trials asked for; the same command goes on"
+        )
+    if trials.hopeless and len(search.counted) < search.total:
+        reasons = [trial.user_attrs.get("error", "") for trial in search.counted if trial.state == search.states.FAIL]
+        raise RunError(
+            f"sweep.max_failures: so many trials failed that the sweep gave up; found {search.failures} of "
+            f"{len(search.counted)}; the last one said: {reasons[-1]}"
+        )
+    return search
+
+
+def workers(config: Config) -> int:
+    return config.sweep.workers or side_by_side(config.hardware)
+
+
+def summary(search: Search) -> dict[str, Any]:
+    """Return what sweep.json holds: every trial, and the best ones by number."""
+    return {
+        "objectives": [dataclasses.asdict(each) for each in search.objectives],
+        "space": {key: dataclasses.asdict(each) for key, each in search.space.items()},
+        "best": [trial.number for trial in search.best()[:10]],
+        "trials": [_told(trial) for trial in search.asked],
+    }
+
+
+def _told(trial: Any) -> dict[str, Any]:
+    about = trial.user_attrs
+    begun, ended = trial.datetime_start, trial.datetime_complete
+    return {
+        "number": trial.number,
+        "state": "lost" if about.get("lost") else trial.state.name.lower(),
+        "settings": about.get("words", {}),
+        "values": trial.values,
+        "scores": {str(step): value for step, value in trial.intermediate_values.items()},
+        "folder": about.get("folder"),
+        "error": about.get("error"),
+        "seconds": (ended - begun).total_seconds() if begun and ended else None,
+    }
+
+
+def _folder_of(config: Config) -> Path:
+    """Return the folder of a sweep: of the experiment, the space, and how it is searched."""
+    how = {key: value for key, value in dataclasses.asdict(config.sweep).items() if key not in _FREE}
+    known: Mapping[str, Any] = {"run": job_of(config).folder.path.name, "sweep": how}
+    digits = hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()[:8]
+    name = "-".join(config.choices.get(group, group) for group in ("task", "body"))
+    return Path(config.output.root) / config.name / f"sweep-{name}-{config.sweep.sampler}-{digits}"

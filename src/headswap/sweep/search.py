@@ -1,0 +1,236 @@
+"""Optuna's study of a sweep: proposes trials, hears scores, outlives the process. Sweep chain: trials -> this.
+
+Optuna is asked and told; it starts nothing. Its journal in the sweep's folder is the memory: every trial with its
+settings, its scores on the way and its end.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from headswap.errors import ConfigError
+from headswap.search_space import Choice, Conditions, Dimension, Span, spelled
+from headswap.seeds import Seeds
+from headswap.spine import SweepConfig
+
+JOURNAL = "trials.journal"
+COSTS = {"seconds": ("seconds", "train"), "parameters": ("parameters", "trainable")}
+"""Objectives that are no scores -> where they stand in result.json; less of them is better."""
+LOST = "lost"
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a sweep selects by: a score on validation, or a cost."""
+
+    name: str
+    greater_is_better: bool
+
+    def of(self, result: Mapping[str, Any]) -> float:
+        """Return its value in a finished run's result.json."""
+        if self.name in COSTS:
+            part, name = COSTS[self.name]
+            return float(result[part][name])
+        return float(result["scores"]["validation"][self.name])
+
+
+def require_optuna() -> Any:
+    """Return the module. Raises ConfigError when it is not installed."""
+    try:
+        import optuna
+    except ImportError as error:
+        raise ConfigError('sweep: needs Optuna; found none; pip install "headswap[sweep]"') from error
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna
+
+
+class Search:
+    """A sweep's study.
+
+    Args:
+        folder: the sweep's; None for a study that is forgotten.
+        seed: what samplers draw from, together with how many trials there were when this process began: a sampler that
+            began with the same seed again would propose its first settings again.
+    """
+
+    def __init__(
+        self,
+        how: SweepConfig,
+        space: Mapping[str, Dimension],
+        objectives: Sequence[Objective],
+        seed: int,
+        folder: Path | None = None,
+        conditions: Conditions | None = None,
+    ) -> None:
+        self.optuna, self.how, self.objectives, self.conditions = require_optuna(), how, objectives, conditions
+        self.space = _finite(space) if how.sampler == "grid" else dict(space)
+        directions = ["maximize" if each.greater_is_better else "minimize" for each in objectives]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Optuna calls several of its parts experimental
+            self.study = self.optuna.create_study(
+                storage=self._storage(folder), study_name="sweep", directions=directions, load_if_exists=True
+            )
+            self.study.sampler = self._sampler(seed)
+            self.study.pruner = self._pruner()
+        for settings in self._grid:
+            self.study.enqueue_trial(settings, skip_if_exists=True)
+
+    def _storage(self, folder: Path | None) -> Any:
+        if folder is None:
+            return None
+        if self.how.storage:
+            return self.how.storage
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+
+        folder.mkdir(parents=True, exist_ok=True)
+        return JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
+
+    def _sampler(self, seed: int) -> Any:
+        samplers, start = self.optuna.samplers, Seeds(seed).stream("sweep") % 2**32
+        if self.how.sampler == "quasi_random":  # one sequence for all processes; the study counts its points
+            return samplers.QMCSampler(qmc_type="sobol", scramble=True, seed=start, warn_independent_sampling=False)
+        start = Seeds(seed).stream("sweep", len(self.study.trials)) % 2**32
+        if self.how.sampler in ("random", "grid"):  # a grid's settings wait in the study
+            return samplers.RandomSampler(seed=start)
+        return samplers.TPESampler(
+            seed=start, n_startup_trials=self.how.startup, multivariate=True, group=True, constant_liar=True
+        )
+
+    def _pruner(self) -> Any:
+        """Return what ends trials early; it counts in hundredths of a trial's own steps."""
+        pruners, first = self.optuna.pruners, max(1, round(100 * self.how.first_rung))
+        if self.how.pruner == "halving":
+            return pruners.SuccessiveHalvingPruner(min_resource=first, reduction_factor=self.how.keep_one_in)
+        if self.how.pruner == "hyperband":
+            return pruners.HyperbandPruner(first, 100, self.how.keep_one_in)
+        return pruners.NopPruner()
+
+    @property
+    def _grid(self) -> list[dict[str, str]]:
+        """Return all combinations, the last key fastest; none unless the sampler is a grid."""
+        if self.how.sampler != "grid":
+            return []
+        words = [dimension.words for dimension in self.space.values() if isinstance(dimension, Choice)]
+        return [dict(zip(self.space, each, strict=True)) for each in itertools.product(*words)]
+
+    @property
+    def total(self) -> int:
+        """How many trials there are to be: those asked for, or the whole grid if that is smaller."""
+        return min(self.how.trials, len(self._grid) or self.how.trials)
+
+    @property
+    def asked(self) -> list[Any]:
+        """All trials but those of a grid that still wait."""
+        return [trial for trial in self.study.trials if trial.user_attrs]
+
+    @property
+    def counted(self) -> list[Any]:
+        """The trials that count towards the total: all but those that were lost with their process."""
+        return [trial for trial in self.asked if not trial.user_attrs.get(LOST)]
+
+    @property
+    def failures(self) -> int:
+        return sum(trial.state == self.states.FAIL for trial in self.counted)
+
+    @property
+    def states(self) -> Any:
+        return self.optuna.trial.TrialState
+
+    def recover(self) -> int:
+        """Ask again for the trials that were running when an earlier process died; return how many.
+
+        Nobody else may be at work: the caller holds the sweep's lock.
+        """
+        dead = [trial for trial in self.study.trials if trial.state == self.states.RUNNING]
+        for trial in dead:
+            self.optuna.trial.Trial(self.study, trial._trial_id).set_user_attr(LOST, True)
+            self.study.tell(trial.number, state=self.states.FAIL)
+            if trial.params:
+                self.study.enqueue_trial(trial.params)
+        return len(dead)
+
+    def ask(self) -> tuple[Any, dict[str, str]]:
+        """Return a new trial and its settings, key -> override word."""
+        trial, words = self.study.ask(), {}
+        trial.set_user_attr(LOST, False)
+        for key, dimension in self.space.items():
+            if self.conditions is None or self.conditions.applies(key, dict(words)):
+                words[key] = _suggested(trial, key, dimension)
+        trial.set_user_attr("words", words)
+        return trial, words
+
+    def tell(self, trial: Any, result: Mapping[str, Any]) -> None:
+        """Note a finished run. One whose score is no number has failed."""
+        values = [objective.of(result) for objective in self.objectives]
+        if all(map(math.isfinite, values)):
+            self.study.tell(trial, values)
+        else:
+            self.fail(trial, f"a score is no number; found {values}")
+
+    def fail(self, trial: Any, reason: str) -> None:
+        trial.set_user_attr("error", reason)
+        self.study.tell(trial, state=self.states.FAIL)
+
+    def behind(self, trial: Any, value: float, share: float) -> bool:
+        """Note a score on the way, after this share of a trial's steps; say whether the trial is to end."""
+        if len(self.objectives) > 1 or self.how.pruner == "none" or not math.isfinite(value):
+            return False
+        trial.report(value, max(1, round(100 * share)))
+        return share < 1 and trial.should_prune()
+
+    def prune(self, trial: Any) -> None:
+        self.study.tell(trial, state=self.states.PRUNED)
+
+    def best(self) -> list[Any]:
+        """Return the finished trials, the best first; of several objectives the Pareto set alone."""
+        done = [trial for trial in self.study.trials if trial.state == self.states.COMPLETE]
+        if len(self.objectives) > 1:
+            return list(self.study.best_trials)
+        sign = -1 if self.objectives[0].greater_is_better else 1
+        return sorted(done, key=lambda trial: sign * trial.value)
+
+
+def objectives_of(names: Sequence[str], metrics: Sequence[Any]) -> list[Objective]:
+    """Return the objectives by name; none for the first metric.
+
+    Raises:
+        ConfigError: a name is neither a metric of the run, nor loss, seconds or parameters.
+    """
+    known = {metric.name: Objective(metric.name, metric.greater_is_better) for metric in metrics}
+    known |= {name: Objective(name, False) for name in ("loss", *COSTS)}
+    names = list(names) or [metrics[0].name]
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"sweep.objectives: no such objective; found {name!r}; choose from {', '.join(known)}")
+    if len(set(names)) != len(names):
+        raise ConfigError(f"sweep.objectives: one stands twice; found {', '.join(names)}; name each once")
+    return [known[name] for name in names]
+
+
+def _suggested(trial: Any, key: str, dimension: Dimension) -> str:
+    if isinstance(dimension, Choice):
+        return trial.suggest_categorical(key, list(dimension.words))
+    if dimension.whole:
+        low, high, step = round(dimension.low), round(dimension.high), round(dimension.step or 1)
+        return spelled(trial.suggest_int(key, low, high, step=step, log=dimension.log), whole=True)
+    return spelled(trial.suggest_float(key, dimension.low, dimension.high, step=dimension.step, log=dimension.log))
+
+
+def _finite(space: Mapping[str, Dimension]) -> dict[str, Dimension]:
+    """Return the space as choices. Raises ConfigError for a dimension without an end."""
+    found: dict[str, Dimension] = {}
+    for key, dimension in space.items():
+        if isinstance(dimension, Span) and dimension.count is None:
+            raise ConfigError(
+                f"sweep.space.{key}: a grid needs choices or a range; found an interval; write choice(a,b) or "
+                "range(low,high), or take another sweep.sampler"
+            )
+        found[key] = dimension if isinstance(dimension, Choice) else Choice(tuple(dimension.words()))
+    return found

@@ -1,0 +1,87 @@
+"""A sweep's trials as a source of jobs: asks for settings when a place is free, tells what became of them.
+
+Sweep chain: pool.drain() <-> this <-> search. A trial is a run with a folder like any other: one that is finished
+already costs nothing, one that was cut off goes on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from headswap.errors import ConfigError, Stopped
+from headswap.launch import job_of
+from headswap.pool import Job, OnEvent, Outcome
+from headswap.spine import Config, SweepConfig
+from headswap.sweep.search import Search
+
+
+class Trials:
+    """The source.
+
+    Args:
+        composed: override words -> the configuration that they make of the experiment.
+        on_event: told of what runs say, and of reused ones.
+    """
+
+    def __init__(self, search: Search, composed: Callable[[list[str]], Config], on_event: OnEvent) -> None:
+        self.search, self.composed, self.on_event = search, composed, on_event
+        self._running: dict[Path, list[Any]] = {}
+        self._pruned: set[Path] = set()
+
+    @property
+    def hopeless(self) -> bool:
+        most = self.search.how.max_failures
+        return most is not None and self.search.failures >= most
+
+    def take(self) -> Job | None:
+        while not self.hopeless and len(self.search.counted) < self.search.total:
+            trial, words = self.search.ask()
+            try:
+                job = self._job(trial, words)
+            except ConfigError as error:
+                self.search.fail(trial, str(error))
+                continue
+            trial.set_user_attr("folder", str(job.folder.path))
+            if job.folder.path in self._running:  # the same settings run beside it
+                self._running[job.folder.path].append(trial)
+            elif job.folder.finished and job.config.output.reuse:
+                self.search.tell(trial, job.folder.result())
+                self.on_event(job, {"kind": "reused"})
+            else:
+                self._running[job.folder.path] = [trial]
+                return job
+        return None
+
+    def _job(self, trial: Any, words: Mapping[str, str]) -> Job:
+        made = self.composed([f"{key}={word}" for key, word in words.items()])
+        job = job_of(dataclasses.replace(made, sweep=SweepConfig()), f"trial {trial.number}")
+        return dataclasses.replace(job, seconds=self.search.how.seconds)
+
+    def heard(self, job: Job, event: Mapping[str, Any]) -> bool:
+        self.on_event(job, event)
+        path = job.folder.path
+        objective = self.search.objectives[0].name
+        if event["kind"] != "validation" or path in self._pruned or objective not in event:
+            return False
+        share = event["step"] / event["total"]
+        behind = [self.search.behind(trial, event[objective], share) for trial in self._running[path]]
+        if any(behind):
+            self._pruned.add(path)
+        return any(behind)
+
+    def ended(self, outcome: Outcome) -> None:
+        path = outcome.job.folder.path
+        for trial in self._running.pop(path):
+            if outcome.finished:
+                self.search.tell(trial, outcome.job.folder.result())
+            elif path in self._pruned and outcome.status == Stopped.status:
+                self.search.prune(trial)
+            elif outcome.status != Stopped.status:  # stopped with the sweep: it goes on with the next one
+                self.search.fail(trial, outcome.error)
+        if path in self._pruned and outcome.status == Stopped.status:
+            outcome.job.folder.note(status="pruned")
+        self._pruned.discard(path)
+        self.on_event(outcome.job, {"kind": "ended", "outcome": outcome})
