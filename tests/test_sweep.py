@@ -12,9 +12,11 @@ import pytest
 
 from headswap.config import compose
 from headswap.errors import ConfigError, RunError
+from headswap.launch import job_of
 from headswap.records import read_json
 from headswap.search_space import parse
 from headswap.spine import SweepConfig
+from headswap.sweep.confirm import confirm
 from headswap.sweep.execute import plan, reopened, summary, sweep
 from headswap.sweep.search import Objective, Search
 from tiny_runs import reviews, words_of
@@ -229,3 +231,25 @@ def test_a_sweep_that_is_killed_goes_on_to_its_total_without_a_repeated_point(ta
         check=False,
     )
     assert top.returncode == 0 and "6 finished" in top.stdout and "validation accuracy" in top.stdout
+
+
+def test_the_best_settings_are_run_again_on_seeds_that_the_sweep_never_saw(planned):
+    made = planned(
+        "sweep=grid", "sweep.space.train.learning_rate=1e-4,1e-3,3e-3", "sweep.confirm=2", "sweep.confirm_seeds=2"
+    )
+    search = done(made)
+    events = []
+    found = confirm(made, search, lambda job, event: events.append((job.title, event["kind"])))
+    best = search.best()[:2]
+    assert {each.trial for each in found} == {trial.number for trial in best}
+    assert sorted(title for title, kind in events if kind == "ended") == sorted(
+        f"trial {trial.number} seed {seed}" for trial in best for seed in (1, 2)
+    )
+    for each in found:
+        (trial,) = (trial for trial in best if trial.number == each.trial)
+        words = [f"{key}={word}" for key, word in each.settings.items()]
+        runs = [job_of(made.composed([*words, f"seed={seed}"])).folder.result()["scores"] for seed in (1, 2)]
+        assert each.again == tuple(scores["validation"]["accuracy"] for scores in runs)
+        assert each.test == tuple(scores["test"]["accuracy"] for scores in runs)
+        assert each.fell == pytest.approx(sum(each.again) / 2 - trial.value)
+    assert found[0].mean >= found[1].mean

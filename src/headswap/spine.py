@@ -129,6 +129,8 @@ class SweepConfig:
     seconds: float | None = None
     max_failures: int | None = 10
     storage: str | None = None
+    confirm: int = 0
+    confirm_seeds: int = 3
 
 
 @dataclass
@@ -196,6 +198,7 @@ _POSITIVE = (
     "sweep.workers",
     "sweep.seconds",
     "sweep.startup",
+    "sweep.confirm_seeds",
 )
 _CHOICES = {
     "train.schedule": ("linear", "cosine", "constant"),
@@ -325,6 +328,12 @@ def _study_faults(study: StudyConfig) -> Iterator[str]:
 def _sweep_faults(sweep: SweepConfig) -> Iterator[str]:
     if sweep.keep_one_in < 2:
         yield f"sweep.keep_one_in: one in two at least goes on; found {sweep.keep_one_in}; set 2 or more"
+    if sweep.confirm < 0:
+        yield f"sweep.confirm: counts the best settings to run again; found {sweep.confirm}; set 0 for none"
+    if sweep.confirm and len(sweep.objectives) > 1:
+        yield (
+            f"sweep.confirm: the best are those by one objective; found {len(sweep.objectives)}; set sweep.confirm=0"
+        )
     if sweep.pruner != "none" and len(sweep.objectives) > 1:
         yield (
             f"sweep.pruner: trials are stopped early by one objective; found {len(sweep.objectives)}; set "

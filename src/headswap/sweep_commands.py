@@ -60,8 +60,27 @@ def _done(made: Any, dry: bool) -> int:
         watch.console.print(f"sweep: {made.folder}", markup=False, highlight=False, soft_wrap=True)
         search = execute.sweep(made, watch)
     print_top(search, watch.console)
+    if made.config.sweep.confirm:
+        _confirm(made, search)
     print(made.folder)
     return 0
+
+
+def _confirm(made: Any, search: Any) -> None:
+    """Run the best settings on fresh seeds, and keep what came of it in the sweep's folder."""
+    import dataclasses
+
+    from headswap.progress import Watch
+    from headswap.records import write_json
+    from headswap.sweep.confirm import confirm, print_confirmed
+    from headswap.sweep.execute import CONFIRMED
+
+    sweep = made.config.sweep
+    count = min(sweep.confirm, len(search.best())) * sweep.confirm_seeds
+    with Watch(count, split="validation") as watch:
+        found = confirm(made, search, watch)
+    write_json(made.folder / CONFIRMED, [dataclasses.asdict(each) for each in found])
+    print_confirmed(found, search, watch.console)
 
 
 def _shown(made: Any) -> int:

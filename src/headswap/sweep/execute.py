@@ -21,10 +21,10 @@ from headswap.spine import Config
 from headswap.sweep.search import Search, objectives_of
 from headswap.sweep.trials import Trials
 
-COMMAND, SUMMARY = "command.json", "sweep.json"
+COMMAND, SUMMARY, CONFIRMED = "command.json", "sweep.json", "confirmed.json"
 TRIED = 3
 # What may change between two calls that go on with one sweep.
-_FREE = ("trials", "workers", "seconds", "max_failures", "storage")
+_FREE = ("trials", "workers", "seconds", "max_failures", "storage", "confirm", "confirm_seeds")
 
 
 @dataclass(frozen=True)
