@@ -1,14 +1,14 @@
-"""A study's arms side by side, each at a rate chosen on validation: score, difference, trainable weights, seconds.
+"""A study's arms side by side: score, paired difference, weights that learn, seconds, as a Markdown table.
 
-    python bench/arms.py study=strategies study.sizes=[1000] study.seeds=5 task=text task.train=train.jsonl ...
+    python bench/arms.py [--adapters] study=strategies study.sizes=[1000] study.seeds=5 task=text task.train=train.jsonl ...
 
-Words are those of `headswap compare`. First every arm runs at `--factors` times its learning rate on `--tuning` seeds
-that the study has not (seed + 1000 and up), and the factor with the best mean validation score is taken, the first such
-one of equals; a best factor at an end of the range is marked. Then the study runs with them, and the table is printed:
-test score as mean and standard deviation over seeds, difference to the study's control with its crossed interval over
-seeds and test rows, weights that learn in any phase, seconds of training and of the whole run (both means over seeds,
-with as many runs side by side as the study has workers). `--adapters` adds the arms lora and mixout; `--rates` takes
-the rates that another set's table was made with (its last line) and tunes nothing.
+Words are those of `headswap compare`. Test scores are means and standard deviations over seeds; differences are to the
+study's control, with the crossed interval over seeds and test rows; seconds are means over seeds, with as many runs side
+by side as the study has workers. `--adapters` adds the arms lora and mixout.
+
+Each arm has the learning rate that the study gives it. `--factors 0.4,1,2.5` tries multiples of it first, on `--tuning`
+seeds that the study has not (seed + 1000 and up), and takes the one with the best mean validation score; a best one at an
+end of the range is marked. `--rates` takes the rates that another table was made with (its last line).
 """
 
 from __future__ import annotations
@@ -114,8 +114,8 @@ def table(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="a study's arms side by side")
-    parser.add_argument("--factors", default="0.4,1,2.5", help="of each arm's learning rate; 1 tunes nothing")
-    parser.add_argument("--tuning", type=int, default=1, help="seeds to tune on")
+    parser.add_argument("--factors", default="1", help="of each arm's learning rate; 1 tunes nothing")
+    parser.add_argument("--tuning", type=int, default=3, help="seeds to tune on; one picks by luck")
     parser.add_argument("--adapters", action="store_true")
     parser.add_argument("--rates", default="", help="arm=rate,arm=rate ...: tune nothing")
     parser.add_argument("words", nargs="*")
