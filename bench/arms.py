@@ -1,14 +1,14 @@
 """A study's arms side by side: score, paired difference, weights that learn, seconds, as a Markdown table.
 
-    python bench/arms.py [--adapters] study=strategies study.sizes=[1000] study.seeds=5 task=text task.train=train.jsonl ...
+    python bench/arms.py [--adapters] study=strategies study.sizes=[1000] study.seeds=5 task=text task.train=FILE ...
 
 Words are those of `headswap compare`. Test scores are means and standard deviations over seeds; differences are to the
-study's control, with the crossed interval over seeds and test rows; seconds are means over seeds, with as many runs side
-by side as the study has workers. `--adapters` adds the arms lora and mixout.
+study's control, with the crossed interval over seeds and test rows; seconds are means over seeds, with as many runs
+side by side as the study has workers. `--adapters` adds the arms lora and mixout.
 
 Each arm has the learning rate that the study gives it. `--factors 0.4,1,2.5` tries multiples of it first, on `--tuning`
-seeds that the study has not (seed + 1000 and up), and takes the one with the best mean validation score; a best one at an
-end of the range is marked. `--rates` takes the rates that another table was made with (its last line).
+seeds that the study has not (seed + 1000 and up), and takes the one with the best mean validation score; a best one at
+an end of the range is marked. `--rates` takes the rates that another table was made with (its last line).
 """
 
 from __future__ import annotations
