@@ -253,3 +253,31 @@ def test_the_best_settings_are_run_again_on_seeds_that_the_sweep_never_saw(plann
         assert each.test == tuple(scores["test"]["accuracy"] for scores in runs)
         assert each.fell == pytest.approx(sum(each.again) / 2 - trial.value)
     assert found[0].mean >= found[1].mean
+
+
+def test_a_journal_that_a_kill_left_torn_and_locked_is_mended(planned):
+    made = planned(RATE, "sweep.trials=1")
+    done(made)
+    journal = made.folder / "trials.journal"
+    whole = journal.read_bytes()
+    journal.write_bytes(whole + b'{"op_code": 4, "wor')
+    (made.folder / "trials.journal.lock").symlink_to(journal)
+    began = time.monotonic()
+    search = done(reopened(made.folder, ["sweep.trials=2"]))
+    assert [trial.state.name for trial in search.counted] == ["COMPLETE"] * 2
+    assert journal.read_bytes().startswith(whole)
+    assert all(json.loads(line) for line in journal.read_text().splitlines())
+    assert time.monotonic() - began < 29  # the half minute for which Optuna waits for a dead process's lock
+
+
+def test_a_database_that_cannot_be_opened_is_named(planned):
+    made = planned(RATE, "sweep.trials=1", "sweep.storage='nosuch://place/base'")
+    with pytest.raises(ConfigError, match=r"^sweep\.storage: cannot be opened; found \w+: .*nosuch"):
+        done(made)
+
+
+def test_a_database_keeps_the_study_in_place_of_the_journal(planned, tmp_path):
+    made = planned(RATE, "sweep.trials=2", f"sweep.storage='sqlite:///{tmp_path}/trials.db'")
+    assert len(done(made).counted) == 2
+    assert not (made.folder / "trials.journal").exists()
+    assert len(done(made).counted) == 2  # found again

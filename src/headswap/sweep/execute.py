@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from headswap import config as configuration
+from headswap.durable import cannot_write
 from headswap.errors import ConfigError, RunError, Stopped
 from headswap.launch import job_of, places, side_by_side, warm_server
 from headswap.pool import OnEvent, drain
@@ -18,7 +19,7 @@ from headswap.records import RunFolder, read_json, write_json, write_text
 from headswap.search_space import Conditions, parse
 from headswap.shield import shielded
 from headswap.spine import Config
-from headswap.sweep.search import Search, objectives_of
+from headswap.sweep.search import Search, mend, objectives_of
 from headswap.sweep.trials import Trials
 
 COMMAND, SUMMARY, CONFIRMED = "command.json", "sweep.json", "confirmed.json"
@@ -108,16 +109,11 @@ def sweep(made: Plan, on_event: OnEvent) -> Search:
         Stopped: a signal came; running trials are saved and go on with the next call.
         RunError: so many trials failed that the sweep gave up; another process sweeps here.
     """
-    folder = RunFolder(made.folder)
-    with folder.locked():
-        write_json(made.folder / COMMAND, {"overrides": list(made.overrides), "config_dirs": list(made.config_dirs)})
-        write_text(made.folder / "config.yaml", configuration.dump(made.config))
-        search = made.search()
-        if made.config.sweep.storage is None:  # a database may have others at work on it
-            search.recover()
-        trials = Trials(search, made.composed, shielded(on_event))
-        asked = drain(warm_server([job_of(made.config)]), trials, places(workers(made.config), made.config.hardware))
-        write_json(made.folder / SUMMARY, summary(search))
+    with RunFolder(made.folder).locked():
+        try:
+            search, trials, asked = _swept(made, on_event)
+        except OSError as error:
+            raise cannot_write(made.folder, error) from error
     if asked:
         raise Stopped(
             f"stopped by {asked}: {len(search.counted)} of {search.total} trials asked for; the same command goes on"
@@ -129,6 +125,21 @@ def sweep(made: Plan, on_event: OnEvent) -> Search:
             f"{len(search.counted)}; the last one said: {reasons[-1]}"
         )
     return search
+
+
+def _swept(made: Plan, on_event: OnEvent) -> tuple[Search, Trials, str]:
+    write_json(made.folder / COMMAND, {"overrides": list(made.overrides), "config_dirs": list(made.config_dirs)})
+    write_text(made.folder / "config.yaml", configuration.dump(made.config))
+    if alone := made.config.sweep.storage is None:  # a database may have others at work on it
+        mend(made.folder)
+    search = made.search()
+    if alone:
+        search.recover()
+    trials = Trials(search, made.composed, shielded(on_event))
+    where = places(workers(made.config), made.config.hardware)
+    asked = drain(warm_server([job_of(made.config)]), trials, where)
+    write_json(made.folder / SUMMARY, summary(search))
+    return search, trials, asked
 
 
 def workers(config: Config) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -50,6 +51,18 @@ def require_optuna() -> Any:
     return optuna
 
 
+def mend(folder: Path) -> None:
+    """Put the journal in order after a process that was killed: cut off a torn last line, lift the lock it left.
+
+    Optuna would refuse a journal that goes on behind a torn line, and wait half a minute for the lock. The caller holds
+    the sweep's own lock.
+    """
+    path = folder / JOURNAL
+    path.with_name(f"{JOURNAL}.lock").unlink(missing_ok=True)
+    if path.is_file() and not (text := path.read_bytes()).endswith(b"\n"):
+        os.truncate(path, text.rfind(b"\n") + 1)
+
+
 class Search:
     """A sweep's study.
 
@@ -73,13 +86,26 @@ class Search:
         directions = ["maximize" if each.greater_is_better else "minimize" for each in objectives]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Optuna calls several of its parts experimental
-            self.study = self.optuna.create_study(
-                storage=self._storage(folder), study_name="sweep", directions=directions, load_if_exists=True
-            )
+            self.study = self._study(folder, directions)
             self.study.sampler = self._sampler(seed)
             self.study.pruner = self._pruner()
         for settings in self._grid:
             self.study.enqueue_trial(settings, skip_if_exists=True)
+
+    def _study(self, folder: Path | None, directions: Sequence[str]) -> Any:
+        name = "sweep" if folder is None or not self.how.storage else folder.name  # a database holds many
+        try:
+            return self.optuna.create_study(
+                storage=self._storage(folder), study_name=name, directions=directions, load_if_exists=True
+            )
+        except Exception as error:
+            if folder is None or not self.how.storage:
+                raise
+            said = " ".join(str(error).split())[:200]  # whatever a database's driver throws, or the want of one
+            raise ConfigError(
+                f"sweep.storage: cannot be opened; found {type(error).__name__}: {said}; correct the address, install "
+                "its driver, or set null for a journal in the sweep's folder"
+            ) from error
 
     def _storage(self, folder: Path | None) -> Any:
         if folder is None:
