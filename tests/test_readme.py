@@ -23,13 +23,14 @@ from headswap.predict import Score
 from headswap.results import Labelled
 from headswap.stages import Chain
 from headswap.study.plan import Arm, audit
+from headswap.sweep.execute import plan as sweep_plan
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMAND_PAGES = [
     "README.md",
-    *(f"docs/{name}.md" for name in ("comparing", "data", "strategies", "tasks", "using_models")),
+    *(f"docs/{name}.md" for name in ("comparing", "data", "strategies", "sweeps", "tasks", "using_models")),
 ]
 
 
@@ -106,8 +107,10 @@ def test_a_command_that_is_shown_parses_and_composes(page, command, monkeypatch)
         check_asking(verb, words, monkeypatch)
     elif verb in ("embed", "export"):
         check_using(verb, words, monkeypatch)
-    elif verb == "report":
+    elif verb in ("report", "top"):
         assert len(words) == 1
+    elif verb == "sweep":
+        check_sweep(words)
     else:
         check_overrides(verb, words)
 
@@ -126,6 +129,15 @@ def check_overrides(verb: str, words: list[str]) -> None:
         config = configuration.compose(said)
         for stage in config.stages:
             Chain(config, Namespace(overrides=said, config_dir=[])).composed(stage, stage.overrides, "some/where")
+
+
+def check_sweep(words: list[str]) -> None:
+    """Compose the sweep and its first trial; a folder to go on with is not looked at."""
+    if "--resume" in words:
+        assert words[0] == "--resume" and all("=" in word for word in words[2:])
+        return
+    flags = commandline.parse("sweep", words)
+    assert sweep_plan(configuration.compose(flags.overrides), flags.overrides, []).search(forgotten=True).total > 1
 
 
 def override_values(override: Override) -> list[str]:
