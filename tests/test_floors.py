@@ -5,7 +5,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src" / "headswap"
 FLOORS = {
-    0: "search_space masking token_targets words word_checks label_lists references spans squad __init__ errors seeds contracts answers results table_task text_task targets spine typecheck config composition placeholders confinement sources rows checks hub losses bodyfiles tokenizer_check hashes durable machine shield stopping phases layers overlays",
+    0: "search_space masking token_targets words word_checks label_lists references spans squad __init__ errors seeds contracts answers results table_task text_task targets spine ranges typecheck config composition placeholders confinement sources rows checks hub losses bodyfiles tokenizer_check hashes durable machine shield stopping phases layers overlays",
     1: "tasks bodies heads strategies metrics",
     2: "frozen body_output cuts restart data encoded features bodyload tables arrow_cache model bodyconfig taskconfig warm_start architecture gates weights ledger hardware records engines sharding",
     3: "loop movement training afterstep step checkpoint schedule evaluate modelcard",

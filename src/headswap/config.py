@@ -26,6 +26,7 @@ from headswap.errors import ConfigError, nearest
 from headswap.phases import Strategy
 from headswap.placeholders import conceal, reveal
 from headswap.placeholders import faults as secret_faults
+from headswap.ranges import faults
 from headswap.spine import (
     Config,
     DataConfig,
@@ -36,7 +37,6 @@ from headswap.spine import (
     StudyConfig,
     SweepConfig,
     TrainConfig,
-    faults,
 )
 from headswap.typecheck import conform
 

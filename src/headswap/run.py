@@ -31,12 +31,13 @@ from headswap.model import join, save
 from headswap.modelcard import Facts, card
 from headswap.phases import Adaptation, Adapts, Corrects, StartsNew
 from headswap.provenance import provenance
+from headswap.ranges import batch_faults
 from headswap.records import Onlooker, RunFolder, write_json
 from headswap.resume import continued, micro_batch_of, state_facts
 from headswap.runlog import Clock, both, heard, settled
 from headswap.seeds import Seeds
 from headswap.sharding import fill, gathered
-from headswap.spine import Config, batch_faults
+from headswap.spine import Config
 from headswap.stopping import Stop
 from headswap.summary import PREDICTIONS, hashes, rows_of, summary, write_predictions
 from headswap.taskconfig import SpecialTokens
