@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from headswap.cli import main
 from headswap.config import compose
 from headswap.errors import ConfigError, RunError
 from headswap.launch import job_of
@@ -281,3 +282,12 @@ def test_a_database_keeps_the_study_in_place_of_the_journal(planned, tmp_path):
     assert len(done(made).counted) == 2
     assert not (made.folder / "trials.journal").exists()
     assert len(done(made).counted) == 2  # found again
+
+
+def test_hydras_own_sweep_and_ours_are_not_mixed(capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(["sweep", "-m", "sweep.space.seed=1,2"])
+    assert ended.value.code == 2
+    assert capfd.readouterr().err.startswith("headswap: -m: headswap sweep chooses from sweep.space; found -m;")
+    assert not list(tmp_path.iterdir())

@@ -18,6 +18,10 @@ def sweep(words: Sequence[str]) -> int:
     parser.add_argument("--resume", type=Path)
     parser.add_argument("--dry-run", action="store_true")
     flags, rest = parser.parse_known_args(list(words))
+    if {"-m", "--multirun"} & set(rest):
+        raise ConfigError(
+            "-m: headswap sweep chooses from sweep.space; found -m; leave it out, or use headswap train -m"
+        )
     if flags.resume is not None:
         from headswap.sweep.execute import reopened
 
@@ -29,8 +33,6 @@ def sweep(words: Sequence[str]) -> int:
         from headswap.sweep.execute import plan
 
         config, said = given
-        if said.multirun:
-            raise ConfigError("-m: headswap sweep chooses from sweep.space; found -m; leave it out")
         return _done(plan(config, said.overrides, said.config_dir), flags.dry_run)
 
     return composed("sweep", rest, act)
