@@ -6,6 +6,7 @@ settings, its scores on the way and its end.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import os
@@ -89,8 +90,7 @@ class Search:
             self.study = self._study(folder, directions)
             self.study.sampler = self._sampler(seed)
             self.study.pruner = self._pruner()
-        for settings in self._grid:
-            self.study.enqueue_trial(settings, skip_if_exists=True)
+        self._enqueue_grid(known=folder is not None)
 
     def _study(self, folder: Path | None, directions: Sequence[str]) -> Any:
         name = "sweep" if folder is None or not self.how.storage else folder.name  # a database holds many
@@ -138,7 +138,14 @@ class Search:
             return pruners.HyperbandPruner(first, 100, self.how.keep_one_in)
         return pruners.NopPruner()
 
-    @property
+    def _enqueue_grid(self, known: bool) -> None:
+        """Let all combinations wait in the study, once; `known` where it may hold some from an earlier process."""
+        if self._grid and "grid" not in self.study.user_attrs:
+            for settings in self._grid:
+                self.study.enqueue_trial(settings, skip_if_exists=known)
+            self.study.set_user_attr("grid", len(self._grid))
+
+    @functools.cached_property
     def _grid(self) -> list[dict[str, str]]:
         """Return all combinations, the last key fastest; none unless the sampler is a grid."""
         if self.how.sampler != "grid":
@@ -154,7 +161,7 @@ class Search:
     @property
     def asked(self) -> list[Any]:
         """All trials but those of a grid that still wait."""
-        return [trial for trial in self.study.trials if trial.user_attrs]
+        return [trial for trial in self.study.get_trials(deepcopy=False) if trial.user_attrs]
 
     @property
     def counted(self) -> list[Any]:
