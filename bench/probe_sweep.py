@@ -3,8 +3,8 @@
     python bench/probe_sweep.py [--settings 100] [--rows 2000] [--workers 2] [--uncached 2] [--out FOLDER]
 
 The sweep is `headswap train -m strategy=probe` over learning rates x weight decays, in a folder without caches, as a
-user types it, one run after another; with `--workers` it is `headswap sweep sweep=grid`, so many runs side by side. The
-forward pass is over the same features under the same precision, in a process of
+user types it, one run after another; with `--workers` launch.run_jobs makes it, the first run alone and the others side
+by side, as a study makes its runs. The forward pass is over the same features under the same precision, in a process of
 its own, before and after the sweep. `--uncached` runs of the same sweep with train.cache_features=false say what a run
 costs without. Every run's parts are averaged from its result.json. Asked: sweep <= 1.3 x one forward pass + 60 s.
 """
@@ -12,6 +12,7 @@ costs without. Every run's parts are averaged from its result.json. Asked: sweep
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import os
@@ -81,15 +82,33 @@ def timed_forward(given: list[str]) -> float:
     return found
 
 
-def swept(given: list[str], workers: int = 0) -> float:
-    """Run a sweep as a user does; return its wall seconds."""
+def swept(given: list[str], workers: int = 0, by_command: bool = False) -> float:
+    """Run a sweep, as a user does or with workers; return its wall seconds."""
     started = time.perf_counter()
+    if workers and not by_command:
+        side_by_side(given, workers)
+        return time.perf_counter() - started
     command = [sys.executable, "-m", "headswap", "train", "-m", *given]
     if workers:
         space = [f"sweep.space.{word}" for word in given[-2:]]
         command = [*command[:3], "sweep", *given[:-2], "sweep=grid", f"sweep.workers={workers}", *space]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - started
+
+
+def side_by_side(given: list[str], workers: int) -> None:
+    """Run a grid as a study runs its cells: the first run makes the tables with all cores, the others read them."""
+    from headswap.config import compose
+    from headswap.launch import job_of, run_jobs
+    from headswap.overlays import overlay
+
+    base, grid = compose(given[:-2]), [word.removeprefix("train.").split("=") for word in given[-2:]]
+    names, values = [name for name, _ in grid], [[float(value) for value in row.split(",")] for _, row in grid]
+    changes = [{"train": dict(zip(names, setting, strict=True))} for setting in itertools.product(*values)]
+    jobs = [job_of(overlay(base, change, "grid")) for change in changes]
+    outcomes = run_jobs(jobs[:1], 1, lambda job, event: None) + run_jobs(jobs[1:], workers, lambda job, event: None)
+    if lost := [outcome.error for outcome in outcomes if not outcome.finished]:
+        raise SystemExit(lost[0])
 
 
 def parts(root: Path) -> tuple[int, dict[str, float]]:
@@ -103,6 +122,7 @@ def main() -> None:
     parser.add_argument("--settings", type=int, default=100)
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--sweep", action="store_true", help="with --workers: headswap sweep")
     parser.add_argument("--uncached", type=int, default=0)
     parser.add_argument("--task", default="tweets")
     parser.add_argument("--body", default="minilm")
@@ -113,7 +133,7 @@ def main() -> None:
     root = flags.out or Path(tempfile.mkdtemp(prefix="probe_sweep"))
     given = words(flags, root / "sweep")
     before, load = timed_forward(words(flags, root / "forward")), os.getloadavg()
-    wall = swept([*given, *settings(flags.settings)], flags.workers)
+    wall = swept([*given, *settings(flags.settings)], flags.workers, flags.sweep)
     after = timed_forward(words(flags, root / "forward"))
     count, seconds = parts(root / "sweep")
     forward = (before + after) / 2
