@@ -143,6 +143,7 @@ def test_a_plug_says_which_keys_a_trial_has(planned, monkeypatch):
         ([RATE, "sweep.objectives=[acuracy]"], "sweep.objectives: no such objective; found 'acuracy'"),
         ([RATE, "sweep.objectives=[loss,loss]"], "sweep.objectives: one stands twice"),
         (["sweep.space.output.root=a,b"], "sweep.space.output.root: no setting of a run"),
+        ([RATE, "hardware.launcher=slurm"], "hardware.launcher: "),
         ([RATE, "sweep=grind"], "sweep: no such option; found grind"),
     ],
 )
@@ -291,3 +292,36 @@ def test_hydras_own_sweep_and_ours_are_not_mixed(capfd, tmp_path, monkeypatch):
     assert ended.value.code == 2
     assert capfd.readouterr().err.startswith("headswap: -m: headswap sweep chooses from sweep.space; found -m;")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "quasi_random"])
+def test_a_sampler_goes_on_in_a_new_process_without_a_repeated_point(sampler, tmp_path):
+    space = parse({"x": "interval(0,1)", "n": "int(interval(1,1000))", "kind": "a,b"})
+    found = []
+    for _ in range(3):  # as three processes after one another, of eight trials each
+        search = Search(SweepConfig(sampler=sampler, startup=4), space, [Objective("loss", False)], 0, tmp_path)
+        for _ in range(8):
+            trial, words = search.ask()
+            assert 0 <= float(words["x"]) <= 1 and 1 <= int(words["n"]) <= 1000 and words["kind"] in "ab"
+            found.append((words["x"], words["n"]))
+            search.tell(trial, {"scores": {"validation": {"loss": (float(words["x"]) - 0.3) ** 2}}})
+    assert len(set(found)) == 24 and len(search.counted) == 24
+    xs = sorted(float(x) for x, _ in found)
+    if sampler == "tpe":  # it looks where it was good: near 0.3
+        assert sum(abs(x - 0.3) < 0.2 for x in xs) > 12
+    if sampler == "quasi_random":  # a scrambled Sobol sequence has a point in every eighth of its first 16
+        assert {int(8 * float(x)) for x, _ in found[:16]} == set(range(8))
+
+
+def test_hyperband_ends_a_trial_behind_the_others_of_its_bracket_and_none_before_the_first_rung():
+    how = SweepConfig(sampler="random", pruner="hyperband", first_rung=0.25, keep_one_in=2)
+    search = Search(how, parse({"x": "interval(0,1)"}), [Objective("accuracy", True)], 0)
+    ended = []
+    for number in range(24):
+        trial, _ = search.ask()
+        score = 0.9 if number < 12 else 0.1  # all that come late are worse
+        assert not search.behind(trial, score, 0.1)
+        ended.append(any(search.behind(trial, score, share) for share in (0.3, 0.6)))
+        search.prune(trial) if ended[-1] else search.tell(trial, {"scores": {"validation": {"accuracy": score}}})
+    assert not any(ended[:12])
+    assert sum(ended[12:]) >= 6

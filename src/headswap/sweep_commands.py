@@ -87,7 +87,6 @@ def _confirm(made: Any, search: Any) -> None:
 
 def _shown(made: Any) -> int:
     """Print the first trials that the sweep would run, their folders, and how long all would take; runs nothing."""
-    from headswap.launch import job_of
     from headswap.sweep.execute import workers
     from headswap.sweep.search import JOURNAL
 
@@ -97,7 +96,7 @@ def _shown(made: Any) -> int:
     print(f"sweep: {made.folder}, {done} of {search.total} trials done")
     for _ in range(min(SHOWN, search.total)):
         trial, words = search.ask()
-        job = job_of(made.composed([f"{key}={word}" for key, word in words.items()]))
+        job = made.job(words, "trial")
         state = "finished" if job.folder.finished else "to train"
         print(f"trial {trial.number}: {' '.join(f'{key}={word}' for key, word in words.items())}")
         print(f"  {job.folder.path} ({state})")

@@ -6,15 +6,13 @@ what may be reported.
 
 from __future__ import annotations
 
-import dataclasses
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from headswap.launch import job_of, run_jobs
+from headswap.launch import run_jobs
 from headswap.pool import Job, OnEvent
-from headswap.spine import SweepConfig
 from headswap.sweep.execute import Plan, workers
 from headswap.sweep.search import Search
 
@@ -77,9 +75,8 @@ def confirm(made: Plan, search: Search, on_event: OnEvent) -> list[Confirmed]:
 
 
 def _job(made: Plan, trial: Any, seed: int) -> Job:
-    words = [f"{key}={word}" for key, word in trial.user_attrs["words"].items()]
-    config = made.composed([*words, f"seed={made.config.seed + seed}"])
-    return job_of(dataclasses.replace(config, sweep=SweepConfig()), f"trial {trial.number} seed {config.seed}")
+    seed += made.config.seed
+    return made.job(trial.user_attrs["words"], f"trial {trial.number} seed {seed}", f"seed={seed}")
 
 
 def print_confirmed(found: list[Confirmed], search: Search, console: Any) -> None:

@@ -12,13 +12,14 @@ from typing import Any
 
 from headswap import config as configuration
 from headswap.durable import cannot_write
+from headswap.engines import refuse_other_launchers
 from headswap.errors import ConfigError, RunError, Stopped
 from headswap.launch import job_of, places, side_by_side, warm_server
-from headswap.pool import OnEvent, drain
+from headswap.pool import Job, OnEvent, drain
 from headswap.records import RunFolder, read_json, write_json, write_text
 from headswap.search_space import Conditions, parse
 from headswap.shield import shielded
-from headswap.spine import Config
+from headswap.spine import Config, SweepConfig
 from headswap.sweep.search import Search, mend, objectives_of
 from headswap.sweep.trials import Trials
 
@@ -39,6 +40,11 @@ class Plan:
 
     def composed(self, words: Sequence[str]) -> Config:
         return configuration.compose([*self.overrides, *words], self.config_dirs)
+
+    def job(self, settings: Mapping[str, str], title: str, *more: str) -> Job:
+        """Return the run of some settings, key -> override word. Raises ConfigError where they cannot be composed."""
+        made = self.composed([*(f"{key}={word}" for key, word in settings.items()), *more])
+        return job_of(dataclasses.replace(made, sweep=SweepConfig()), title)
 
     def search(self, forgotten: bool = False) -> Search:
         """Return the sweep's study; with `forgotten` one in memory alone."""
@@ -61,6 +67,7 @@ def plan(config: Config, overrides: Sequence[str], config_dirs: Sequence[str]) -
         raise ConfigError(
             f"stages: a sweep's trials are single runs; found {len(config.stages)} stages; sweep one of them"
         )
+    refuse_other_launchers(config)
     space = parse(config.sweep.space)
     if not space:
         raise ConfigError(
@@ -79,7 +86,7 @@ def _require_possible(made: Plan) -> None:
     search, fault = made.search(forgotten=True), None
     for _ in range(min(TRIED, search.total)):
         try:
-            made.composed([f"{key}={word}" for key, word in search.ask()[1].items()])
+            made.job(search.ask()[1], "trial")
             return
         except ConfigError as error:
             fault = fault or error
@@ -135,7 +142,7 @@ def _swept(made: Plan, on_event: OnEvent) -> tuple[Search, Trials, str]:
     search = made.search()
     if alone:
         search.recover()
-    trials = Trials(search, made.composed, shielded(on_event))
+    trials = Trials(search, made.job, shielded(on_event))
     where = places(workers(made.config), made.config.hardware)
     asked = drain(warm_server([job_of(made.config)]), trials, where)
     write_json(made.folder / SUMMARY, summary(search))

@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from headswap.errors import ConfigError, Stopped
-from headswap.launch import job_of
 from headswap.pool import Job, OnEvent, Outcome
-from headswap.spine import Config, SweepConfig
 from headswap.sweep.search import Search
 
 
@@ -22,12 +20,12 @@ class Trials:
     """The source.
 
     Args:
-        composed: override words -> the configuration that they make of the experiment.
+        job: (settings, title) -> the run that they make of the experiment.
         on_event: told of what runs say, and of reused ones.
     """
 
-    def __init__(self, search: Search, composed: Callable[[list[str]], Config], on_event: OnEvent) -> None:
-        self.search, self.composed, self.on_event = search, composed, on_event
+    def __init__(self, search: Search, job: Callable[[Mapping[str, str], str], Job], on_event: OnEvent) -> None:
+        self.search, self.job, self.on_event = search, job, on_event
         self._running: dict[Path, list[Any]] = {}
         self._pruned: set[Path] = set()
 
@@ -40,7 +38,7 @@ class Trials:
         while not self.hopeless and len(self.search.counted) < self.search.total:
             trial, words = self.search.ask()
             try:
-                job = self._job(trial, words)
+                job = dataclasses.replace(self.job(words, f"trial {trial.number}"), seconds=self.search.how.seconds)
             except ConfigError as error:
                 self.search.fail(trial, str(error))
                 continue
@@ -54,11 +52,6 @@ class Trials:
                 self._running[job.folder.path] = [trial]
                 return job
         return None
-
-    def _job(self, trial: Any, words: Mapping[str, str]) -> Job:
-        made = self.composed([f"{key}={word}" for key, word in words.items()])
-        job = job_of(dataclasses.replace(made, sweep=SweepConfig()), f"trial {trial.number}")
-        return dataclasses.replace(job, seconds=self.search.how.seconds)
 
     def heard(self, job: Job, event: Mapping[str, Any]) -> bool:
         self.on_event(job, event)
