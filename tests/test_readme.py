@@ -21,6 +21,7 @@ from headswap import config as configuration
 from headswap.errors import ConfigError
 from headswap.predict import Score
 from headswap.results import Labelled
+from headswap.search_space import swept
 from headswap.stages import Chain
 from headswap.study.plan import Arm, audit
 from headswap.sweep.execute import plan as sweep_plan
@@ -120,6 +121,9 @@ def check_overrides(verb: str, words: list[str]) -> None:
     flags = commandline.parse(verb, words)
     if verb in ("list", "doctor") or flags.config_dir:  # a reader's own folder: its page has a test below
         return
+    if flags.multirun and commandline.SWEEPER in commandline.with_sweeper(verb, flags.overrides):
+        check_search([word for word in flags.overrides if not word.startswith("hydra")])
+        return
     parsed = OverridesParser.create().parse_overrides([word for word in flags.overrides if word != "..."])
     plain = [override.input_line or "" for override in parsed if not override.is_sweep_override()]
     sweeps = [override for override in parsed if override.is_sweep_override()]
@@ -129,6 +133,13 @@ def check_overrides(verb: str, words: list[str]) -> None:
         config = configuration.compose(said)
         for stage in config.stages:
             Chain(config, Namespace(overrides=said, config_dir=[])).composed(stage, stage.overrides, "some/where")
+
+
+def check_search(words: list[str]) -> None:
+    """Compose what `train -m` searches, and its first trial."""
+    fixed, space = swept(words)
+    given = [*fixed, *(f"sweep.space.{key}={text}" for key, text in space.items())]
+    assert space and sweep_plan(configuration.compose(given), given, []).search(forgotten=True).total > 1
 
 
 def check_sweep(words: list[str]) -> None:

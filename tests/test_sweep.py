@@ -167,14 +167,18 @@ def pruning(**changes):
     return Search(how, parse({"x": "interval(0,1)"}), [Objective("accuracy", True)], 0)
 
 
+def scored(accuracy, share):
+    return {"kind": "validation", "accuracy": accuracy, "step": round(1000 * share), "total": 1000}
+
+
 def test_halving_ends_trials_that_are_behind_at_a_rung_and_none_before_it():
     """Rungs at 25, 50 and 100 hundredths; of those that come to a rung, one in two goes on."""
     search = pruning()
     first, second = search.ask()[0], search.ask()[0]
-    assert not search.behind(first, 0.9, 0.1)  # before the first rung
-    assert not search.behind(second, 0.1, 0.1)
-    assert not search.behind(first, 0.9, 0.3)
-    assert search.behind(second, 0.1, 0.3)
+    assert not search.behind(first, scored(0.9, 0.1))  # before the first rung
+    assert not search.behind(second, scored(0.1, 0.1))
+    assert not search.behind(first, scored(0.9, 0.3))
+    assert search.behind(second, scored(0.1, 0.3))
     search.prune(second)
     assert [trial.state.name for trial in search.counted] == ["RUNNING", "PRUNED"]
 
@@ -320,8 +324,8 @@ def test_hyperband_ends_a_trial_behind_the_others_of_its_bracket_and_none_before
     for number in range(24):
         trial, _ = search.ask()
         score = 0.9 if number < 12 else 0.1  # all that come late are worse
-        assert not search.behind(trial, score, 0.1)
-        ended.append(any(search.behind(trial, score, share) for share in (0.3, 0.6)))
+        assert not search.behind(trial, scored(score, 0.1))
+        ended.append(any(search.behind(trial, scored(score, share)) for share in (0.3, 0.6)))
         search.prune(trial) if ended[-1] else search.tell(trial, {"scores": {"validation": {"accuracy": score}}})
     assert not any(ended[:12])
     assert sum(ended[12:]) >= 6

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import os
+import re
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from headswap.errors import ConfigError, Stopped
+
+SWEEPER = "hydra/sweeper=headswap"
+SLURM_GRACE = 600.0
+"""Seconds; more than clusters leave between SIGTERM and the end."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -45,24 +52,58 @@ def composed(verb: str, words: Sequence[str], act: Callable[[Any], int | None]) 
         show(flags.cfg or flags.info, flags)
         return 0
     if flags.multirun:
-        from headswap.hydra_app import multirun
-
-        codes: list[int] = []
-        stopped: list[Stopped] = []
-
-        def job(tree: dict[str, Any], overrides: list[str]) -> None:
-            config = configuration.checked(configuration.from_dict(tree))
-            try:
-                codes.append(act((config, argparse.Namespace(**vars(flags) | {"overrides": overrides}))) or 0)
-            except Stopped as error:  # Hydra would go on with the next job
-                stopped.append(error)
-                raise KeyboardInterrupt from error
-
-        try:
-            multirun(flags.overrides, flags.config_dir, job)
-        except KeyboardInterrupt:
-            if stopped:
-                raise stopped[0] from None
-            raise
-        return max(codes, default=0)
+        return _multirun(verb, flags, act)
     return act((configuration.compose(flags.overrides, flags.config_dir), flags)) or 0
+
+
+def _multirun(verb: str, flags: argparse.Namespace, act: Callable[[Any], int | None]) -> int:
+    """Let Hydra's sweeper and launcher call `act`, in this process or in others; return the highest exit code."""
+    from headswap import config as configuration
+    from headswap.hydra_app import multirun
+
+    stopped: list[Stopped] = []
+    own = os.getpid()
+
+    def job(tree: dict[str, Any], overrides: list[str]) -> int:
+        config = configuration.checked(configuration.from_dict(tree))
+        try:
+            return act((config, argparse.Namespace(**vars(flags) | {"overrides": overrides}))) or 0
+        except Stopped as error:
+            if os.getpid() != own:
+                _await_the_end(error)
+                return error.exit_code
+            stopped.append(error)
+            raise KeyboardInterrupt from error  # Hydra would go on with the next job
+
+    try:
+        return max(multirun(with_sweeper(verb, flags.overrides), flags.config_dir, job), default=0)
+    except KeyboardInterrupt:
+        if stopped:
+            raise stopped[0] from None
+        raise
+
+
+def with_sweeper(verb: str, overrides: Sequence[str]) -> list[str]:
+    """Choose headswap's sweeper where the words need it: an interval, or a word about the sweep itself.
+
+    Raises:
+        ConfigError: they need it, and the verb trains no single runs.
+    """
+    named = [word for word in overrides if word.startswith("hydra/sweeper=")]
+    asks = [word for word in overrides if re.match(r"[+]*sweep[.=]|[^=]+=.*\binterval\(", word)]
+    if named[-1:] == [SWEEPER] and not asks:
+        asks = named
+    if not asks or (named and named[-1] != SWEEPER):
+        return list(overrides)
+    if verb != "train":
+        raise ConfigError(f"headswap {verb} -m: only runs can be searched; found {asks[0]}; use headswap train -m")
+    return [*overrides, *([] if named else [SWEEPER])]
+
+
+def _await_the_end(stopped: Stopped) -> None:
+    """Wait, the state being saved, for SLURM to end this job, which SIGTERM announces.
+
+    A job that ends by itself first is done for SLURM: after a preemption it would not come back into the queue.
+    """
+    if os.environ.get("SUBMITIT_EXECUTOR") == "slurm" and "SIGTERM" in str(stopped):
+        time.sleep(SLURM_GRACE)

@@ -11,7 +11,7 @@ from headswap.errors import ConfigError, of_status
 from headswap.model_commands import embed, export
 from headswap.predict_commands import evaluate, predict
 from headswap.screen_commands import screen
-from headswap.sweep_commands import sweep, top
+from headswap.sweep_commands import sweep, top, trial
 
 
 def train(words: Sequence[str]) -> int:
@@ -22,6 +22,8 @@ def train(words: Sequence[str]) -> int:
         from headswap.progress import Watch
         from headswap.stages import stage_configs
 
+        if given[0].sweep.trial is not None:
+            return trial(given[0])
         folder = None
         for stage, config in stage_configs(*given):
             job = job_of(config, stage)

@@ -89,7 +89,7 @@ def _launched(folder: RunFolder, processes: int, report: Report) -> dict[str, An
 
 @contextlib.contextmanager
 def _heard_once(ear: _Ear) -> Iterator[None]:
-    """Hear SIGTERM and SIGUSR1: torch elastic passes the first one on to the ranks and waits until they have saved.
+    """Hear SIGTERM, SIGUSR1 and SIGUSR2: torch elastic passes the first one on and waits for the ranks to save.
 
     Before the first step there is nothing to save, and a rank that waits for the others hears nothing: they are killed.
     Elastic's own handler throws at every further signal, too, and so leaves the ranks alone while they save.
@@ -103,7 +103,7 @@ def _heard_once(ear: _Ear) -> Iterator[None]:
         if len(heard) == 1:
             raise SignalException(signal.Signals(number).name, signal.SIGTERM if ear.trained else signal.SIGKILL)
 
-    before = {number: signal.signal(number, hear) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    before = {number: signal.signal(number, hear) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)}
     try:
         yield
     finally:

@@ -37,15 +37,25 @@ _FORBIDDEN = (
 
 
 def multirun(
-    overrides: Sequence[str], config_dirs: Sequence[str], task: Callable[[dict[str, Any], list[str]], Any]
-) -> None:
-    """Run `task` on every composed configuration of a sweep such as `seed=1,2,3`, with that job's own overrides."""
+    overrides: Sequence[str], config_dirs: Sequence[str], task: Callable[[dict[str, Any], list[str]], int]
+) -> list[int]:
+    """Run `task` on every composed configuration of a sweep such as `seed=1,2,3`, with that job's own overrides.
+
+    A launcher may call it in another process, whatever this one remembers: what it returns is all that comes back.
+
+    Returns:
+        What `task` returned for every job.
+    """
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
-    def one(node: Any) -> Any:
+    found: list[Any] = []
+
+    def one(node: Any) -> int:
         job = HydraConfig.get()
-        return task(composition.resolved(node, job.runtime.choices, OmegaConf), list(job.overrides.task))
+        with composition.secrets_kept():  # another process has Hydra's own resolvers
+            tree = composition.resolved(node, job.runtime.choices, OmegaConf)
+        return task(tree, list(job.overrides.task))
 
     given = [*_QUIET, *composition.forced(overrides)]
 
@@ -53,9 +63,10 @@ def multirun(
         load = app.config_loader.load_configuration
         # Every job loads its own configuration, and its overrides may name files that the first one does not.
         app.config_loader.load_configuration = lambda *words, **named: _harmless(load(*words, **named))
-        app.multirun(composition.CONFIG_NAME, one, given, False)
+        found.extend(app.multirun(composition.CONFIG_NAME, one, given, False))
 
     _hydra(config_dirs, overrides, sweep)
+    return [job.return_value for batch in found for job in batch]
 
 
 def _harmless(config: Any) -> Any:

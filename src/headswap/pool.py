@@ -56,6 +56,7 @@ class Outcome:
 
 
 OnEvent = Callable[[Job, Mapping[str, Any]], None]
+Ends = Callable[[Job, Mapping[str, Any]], bool]
 
 
 class Source(Protocol):

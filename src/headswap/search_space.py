@@ -9,7 +9,7 @@ The grammar is Hydra's own, so that what stands after `-m` may stand here: choic
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -77,6 +77,24 @@ def parse(space: Mapping[str, Any]) -> dict[str, Dimension]:
         ConfigError: a value is none of Hydra's sweeps, or an empty one.
     """
     return {key: _dimension(key, str(value)) for key, value in _flat(space)}
+
+
+def swept(overrides: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Return the overrides with one value, and those with several as key -> text. Raises ConfigError."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    fixed, space = [], {}
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise ConfigError(f"overrides: not in Hydra's grammar; {' '.join(str(error).split())}; {GRAMMAR}") from error
+    for override, text in zip(parsed, overrides, strict=True):
+        if override.is_sweep_override():
+            space[override.get_key_element().lstrip("+")] = text.partition("=")[2]
+        else:
+            fixed.append(text)
+    return fixed, space
 
 
 def spelled(value: float, whole: bool = False) -> str:

@@ -1,4 +1,6 @@
-"""Whether somebody wants this run to stop: SIGTERM, SIGINT and SIGUSR1, a lost parent, or a step to stop at. Floor 0.
+"""Whether somebody wants this run to stop: a signal, a lost parent, or a step to stop at. Floor 0.
+
+SIGTERM, SIGINT, SIGUSR1 (headswap's own SLURM jobs) and SIGUSR2 (submitit's) are heard.
 
 A handler only notes the wish. While training, the loop looks at it after every optimizer step, all processes agree,
 the state is saved, and `Stopped` ends the run; anywhere else there is nothing to save and `Stopped` is raised at once.
@@ -15,7 +17,7 @@ from typing import Any
 
 from headswap.errors import Stopped
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 @dataclass
@@ -67,10 +69,11 @@ class Stop:
 
 
 class Relay:
-    """The parent's side: while children run, SIGINT, SIGTERM and SIGUSR1 become one SIGTERM to each of them.
+    """The parent's side: while children run, a signal becomes one SIGTERM to each of them.
 
-    They save and end. A second SIGINT ends them at once. Only the main thread can hear signals; elsewhere this does
-    nothing.
+    They save and end. A second SIGINT ends them at once. A host that listened for the signal before, as submitit does
+    to put its job back into the queue, hears it when they have saved. Only the main thread can hear signals; elsewhere
+    this does nothing.
 
     Args:
         children: gives the processes that run now.
@@ -80,6 +83,7 @@ class Relay:
         self.asked = ""
         self._children = children
         self._before: dict[int, Any] = {}
+        self._heard: list[int] = []
 
     def __enter__(self) -> Relay:
         if threading.current_thread() is threading.main_thread():
@@ -89,12 +93,16 @@ class Relay:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        for number in self._heard:
+            if callable(host := self._before[number]) and host is not signal.default_int_handler:
+                signal.raise_signal(number)
 
     def _hear(self, number: int, frame: Any) -> None:
         if self.asked and number == signal.SIGINT:
             for child in self._children():
                 child.kill()
             raise KeyboardInterrupt
+        self._heard.append(number)
         self.asked = self.asked or signal.Signals(number).name
         for child in self._children():
             child.terminate()

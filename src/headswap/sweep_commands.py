@@ -38,6 +38,29 @@ def sweep(words: Sequence[str]) -> int:
     return composed("sweep", rest, act)
 
 
+def trial(config: Any) -> int:
+    """Train one trial of a sweep that another process keeps. No test score is shown: it must not be chosen by."""
+    import dataclasses
+
+    from headswap.errors import of_status
+    from headswap.launch import job_of
+    from headswap.sweep.alone import run_trial
+    from headswap.sweep.trials import PRUNED
+
+    job = job_of(dataclasses.replace(config, sweep=type(config.sweep)()))
+    outcome = run_trial(config.sweep.trial, job, lambda job, event: None)
+    if outcome.finished:
+        result = job.folder.result()
+        value = result["scores"]["validation"][result["primary"]]
+        said = f"validation {result['primary']} {value:.4f}"
+    elif outcome.status == PRUNED:
+        said = "fell behind and was ended"
+    else:
+        raise of_status(outcome.status, outcome.code, outcome.error)
+    print(f"trial {config.sweep.trial.partition(' ')[0]}: {said}  {job.folder.path}", flush=True)
+    return 0
+
+
 def top(words: Sequence[str]) -> int:
     """Print a sweep's best trials again."""
     from rich.console import Console
@@ -54,18 +77,26 @@ def top(words: Sequence[str]) -> int:
 def _done(made: Any, dry: bool) -> int:
     from headswap.progress import Watch
     from headswap.sweep import execute
-    from headswap.sweep.show import print_top
 
     if dry:
         return _shown(made)
     with Watch(made.search(forgotten=True).total, split="validation") as watch:
         watch.console.print(f"sweep: {made.folder}", markup=False, highlight=False, soft_wrap=True)
         search = execute.sweep(made, watch)
-    print_top(search, watch.console)
+    show(made, search)
+    return 0
+
+
+def show(made: Any, search: Any) -> None:
+    """Print what came of a sweep, after confirming its best settings where that is asked for."""
+    from rich.console import Console
+
+    from headswap.sweep.show import print_top
+
+    print_top(search, Console())
     if made.config.sweep.confirm:
         _confirm(made, search)
     print(made.folder)
-    return 0
 
 
 def _confirm(made: Any, search: Any) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import signal
 
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
@@ -17,6 +18,9 @@ from headswap.config import build_plugs, read
 from headswap.seeds import Seeds
 
 __all__ = ["run", "worker"]
+
+for _number in (signal.SIGUSR1, signal.SIGUSR2):  # SLURM sends them to all processes of a job; runs listen themselves
+    signal.signal(_number, signal.SIG_IGN)
 
 for _name in ("sklearn.metrics", "evaluate", "headswap.metrics.modules", "transformers.models.auto.modeling_auto"):
     importlib.import_module(_name)

@@ -56,7 +56,11 @@ def work(path: str, order: Order, connection: Connection) -> None:
     folder, stop = RunFolder(Path(path)), Stop(order.stop_at)
     line = Line(connection, stop)
     try:
-        with stop.listening((signal.SIGTERM, signal.SIGUSR1)), folder.locked(), logged(folder / "log.txt"):
+        with (
+            stop.listening((signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)),
+            folder.locked(),
+            logged(folder / "log.txt"),
+        ):
             write_text(folder / "config.yaml", order.config)
             if order.fresh:
                 folder.clear()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from headswap.sweep.trials import Trials
 COMMAND, SUMMARY, CONFIRMED = "command.json", "sweep.json", "confirmed.json"
 TRIED = 3
 # What may change between two calls that go on with one sweep.
-_FREE = ("trials", "workers", "seconds", "max_failures", "storage", "confirm", "confirm_seeds")
+_FREE = ("trials", "workers", "seconds", "max_failures", "storage", "confirm", "confirm_seeds", "trial")
 
 
 @dataclass(frozen=True)
@@ -116,11 +117,15 @@ def sweep(made: Plan, on_event: OnEvent) -> Search:
         Stopped: a signal came; running trials are saved and go on with the next call.
         RunError: so many trials failed that the sweep gave up; another process sweeps here.
     """
-    with RunFolder(made.folder).locked():
-        try:
-            search, trials, asked = _swept(made, on_event)
-        except OSError as error:
-            raise cannot_write(made.folder, error) from error
+    with opened(made) as search:
+        trials = Trials(search, made.job, shielded(on_event))
+        asked = drain(warm_server([job_of(made.config)]), trials, places(workers(made.config), made.config.hardware))
+    ended_well(search, trials, asked)
+    return search
+
+
+def ended_well(search: Search, trials: Trials, asked: str) -> None:
+    """Raise what `sweep` raises where the trials did not come to their total; `asked`: what stopped them."""
     if asked:
         raise Stopped(
             f"stopped by {asked}: {len(search.counted)} of {search.total} trials asked for; the same command goes on"
@@ -131,22 +136,32 @@ def sweep(made: Plan, on_event: OnEvent) -> Search:
             f"sweep.max_failures: so many trials failed that the sweep gave up; found {search.failures} of "
             f"{len(search.counted)}; the last one said: {reasons[-1]}"
         )
-    return search
 
 
-def _swept(made: Plan, on_event: OnEvent) -> tuple[Search, Trials, str]:
-    write_json(made.folder / COMMAND, {"overrides": list(made.overrides), "config_dirs": list(made.config_dirs)})
-    write_text(made.folder / "config.yaml", configuration.dump(made.config))
-    if alone := made.config.sweep.storage is None:  # a database may have others at work on it
-        mend(made.folder)
-    search = made.search()
-    if alone:
-        search.recover()
-    trials = Trials(search, made.job, shielded(on_event))
-    where = places(workers(made.config), made.config.hardware)
-    asked = drain(warm_server([job_of(made.config)]), trials, where)
-    write_json(made.folder / SUMMARY, summary(search))
-    return search, trials, asked
+@contextlib.contextmanager
+def opened(made: Plan) -> Iterator[Search]:
+    """Hold the sweep's folder and give its study, put in order after an earlier process; at last write sweep.json.
+
+    Raises:
+        RunError: another process sweeps here, or the disk refuses the folder.
+    """
+    with RunFolder(made.folder).locked():
+        try:
+            write_json(
+                made.folder / COMMAND, {"overrides": list(made.overrides), "config_dirs": list(made.config_dirs)}
+            )
+            write_text(made.folder / "config.yaml", configuration.dump(made.config))
+            if alone := made.config.sweep.storage is None:  # a database may have others at work on it
+                mend(made.folder)
+            search = made.search()
+            if alone:
+                search.recover()
+            try:
+                yield search
+            finally:
+                write_json(made.folder / SUMMARY, summary(search))
+        except OSError as error:
+            raise cannot_write(made.folder, error) from error
 
 
 def workers(config: Config) -> int:

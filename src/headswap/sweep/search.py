@@ -211,12 +211,21 @@ class Search:
         trial.set_user_attr("error", reason)
         self.study.tell(trial, state=self.states.FAIL)
 
-    def behind(self, trial: Any, value: float, share: float) -> bool:
-        """Note a score on the way, after this share of a trial's steps; say whether the trial is to end."""
-        if len(self.objectives) > 1 or self.how.pruner == "none" or not math.isfinite(value):
+    def behind(self, trial: Any, event: Mapping[str, Any]) -> bool:
+        """Note a score on the way, in % of the trial's own steps; say whether the trial is to end."""
+        name = self.objectives[0].name
+        if len(self.objectives) > 1 or self.how.pruner == "none" or event["kind"] != "validation" or name not in event:
+            return False
+        value, share = event[name], event["step"] / event["total"]
+        if not math.isfinite(value):
             return False
         trial.report(value, max(1, round(100 * share)))
         return share < 1 and trial.should_prune()
+
+    def trial(self, number: int) -> Any:
+        """Return a trial that another process asked for, to report to."""
+        storage, study = self.study._storage, self.study._study_id
+        return self.optuna.trial.Trial(self.study, storage.get_trial_id_from_study_id_trial_number(study, number))
 
     def prune(self, trial: Any) -> None:
         self.study.tell(trial, state=self.states.PRUNED)

@@ -15,6 +15,8 @@ from headswap.errors import ConfigError, Stopped
 from headswap.pool import Job, OnEvent, Outcome
 from headswap.sweep.search import Search
 
+PRUNED = "pruned"
+
 
 class Trials:
     """The source.
@@ -28,6 +30,11 @@ class Trials:
         self.search, self.job, self.on_event = search, job, on_event
         self._running: dict[Path, list[Any]] = {}
         self._pruned: set[Path] = set()
+
+    def asked_of(self, job: Job) -> tuple[int, dict[str, str]]:
+        """Return the number and the settings of the trial that a job runs for."""
+        trial = self._running[job.folder.path][0]
+        return trial.number, trial.user_attrs["words"]
 
     @property
     def hopeless(self) -> bool:
@@ -56,11 +63,9 @@ class Trials:
     def heard(self, job: Job, event: Mapping[str, Any]) -> bool:
         self.on_event(job, event)
         path = job.folder.path
-        objective = self.search.objectives[0].name
-        if event["kind"] != "validation" or path in self._pruned or objective not in event:
+        if path in self._pruned:
             return False
-        share = event["step"] / event["total"]
-        behind = [self.search.behind(trial, event[objective], share) for trial in self._running[path]]
+        behind = [self.search.behind(trial, event) for trial in self._running[path]]  # each is to note its score
         if any(behind):
             self._pruned.add(path)
         return any(behind)
@@ -70,11 +75,11 @@ class Trials:
         for trial in self._running.pop(path):
             if outcome.finished:
                 self.search.tell(trial, outcome.job.folder.result())
-            elif path in self._pruned and outcome.status == Stopped.status:
+            elif outcome.status == PRUNED or (path in self._pruned and outcome.status == Stopped.status):
                 self.search.prune(trial)
             elif outcome.status != Stopped.status:  # stopped with the sweep: it goes on with the next one
                 self.search.fail(trial, outcome.error)
         if path in self._pruned and outcome.status == Stopped.status:
-            outcome.job.folder.note(status="pruned")
+            outcome.job.folder.note(status=PRUNED)
         self._pruned.discard(path)
         self.on_event(outcome.job, {"kind": "ended", "outcome": outcome})
