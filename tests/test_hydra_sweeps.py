@@ -171,3 +171,11 @@ def run_here(config) -> Path:
 def result_of(folder: Path) -> tuple:
     result = read_json(folder / "result.json")
     return result["scores"], result["best_step"], (folder / "predictions.parquet").read_bytes()
+
+
+def test_a_launcher_that_hydra_does_not_know_is_refused_with_the_ones_it_does(words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "-m", *words, "seed=1,2", "hydra/launcher=basik"])
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert "hydra/launcher: no such option; found basik (did you mean basic?); options: basic" in said

@@ -6,7 +6,7 @@ Hydra's own messages name no near key (and even suggest `+key`); `_said` says wh
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -135,7 +135,7 @@ def explain(error: Exception, overrides: Sequence[str], config_dirs: Sequence[st
         r"Could not (?:find|load) '([\w/]+)/([^'/]+)'|In '.*?': Could not find '([\w/]+)/([^']+)'", chain
     ):
         name, option = (part for part in group.groups() if part)
-        return _unknown_option(name, option, config_dirs)
+        return _unknown_option(name, option, options(name, config_dirs) or _offered(chain), config_dirs)
     if match := re.search(r"Could not override '([^']+)'", chain):
         key = match.group(1)
         if "No match in the defaults list" in chain:
@@ -202,8 +202,13 @@ def options(group: str, config_dirs: Sequence[str | Path] = ()) -> dict[str, Pat
     return found
 
 
-def _unknown_option(group: str, option: str, config_dirs: Sequence[str | Path]) -> str:
-    known = options(group, config_dirs)
+def _offered(said: str) -> list[str]:
+    """Return the options that Hydra's own message names: of hydra/launcher, for one, no file of ours tells."""
+    found = re.search(r"Available options in '[^']+':((?:\s+[\w-]+)+)", said)
+    return found.group(1).split() if found else []
+
+
+def _unknown_option(group: str, option: str, known: Iterable[str], config_dirs: Sequence[str | Path]) -> str:
     if not known:
         return f"{group}: no such group{nearest(group, known_groups(config_dirs))}; headswap list shows all groups"
     return f"{group}: no such option; found {option}{nearest(option, known)}; options: {', '.join(known)}"

@@ -30,8 +30,14 @@ Launch = Callable[[Sequence[Sequence[str]], int], Sequence[Any]]
 """(overrides of each job, the first one's number) -> Hydra's JobReturn of each."""
 
 
-def sweep_in_batches(overrides: Sequence[str], config_dirs: Sequence[str], launch: Launch) -> tuple[Plan, Search]:
+def sweep_in_batches(
+    overrides: Sequence[str], config_dirs: Sequence[str], launch: Launch, say: Callable[[str], None]
+) -> tuple[Plan, Search]:
     """Run trials until there are as many as asked for; return the sweep and its study.
+
+    Args:
+        overrides: those with several values are the space.
+        say: told where the sweep is, and what goes to the launcher.
 
     Raises:
         ConfigError: there is nothing to choose from, or confirmation is asked for.
@@ -46,10 +52,11 @@ def sweep_in_batches(overrides: Sequence[str], config_dirs: Sequence[str], launc
             f"sweep.confirm: not with Hydra's launchers; found {made.config.sweep.confirm}; "
             "afterwards type headswap sweep --resume FOLDER sweep.confirm=..."
         )
+    say(f"sweep: {made.folder}")
     with opened(made) as search:
-        batches = _Batches(made, Trials(search, made.job, _ignore), launch, fixed)
-        asked = batches.run()
-    ended_well(search, batches.trials, asked)
+        trials = Trials(search, made.job, _ignore)
+        asked = _Batches(made, trials, launch, fixed, say).run()
+    ended_well(search, trials, asked)
     return made, search
 
 
@@ -59,6 +66,7 @@ class _Batches:
     trials: Trials
     launch: Launch
     fixed: Sequence[str]
+    say: Callable[[str], None]
 
     def __post_init__(self) -> None:
         self._launched = 0
@@ -67,8 +75,12 @@ class _Batches:
         """Launch batch after batch; return what stopped the sweep, if something did."""
         while jobs := list(self._taken()):
             asked = ""
+            numbers = ", ".join(str(self.trials.asked_of(job)[0]) for job in jobs)
+            self.say(f"to the launcher: trials {numbers}, of {self.trials.search.total} in all")
             for job, code, error in self._ended(jobs):
                 outcome = _outcome(job, code, error)
+                if outcome.status == "failed":
+                    self.say(f"trial {self.trials.asked_of(job)[0]} failed: {outcome.error}")
                 self.trials.ended(outcome)
                 asked = asked or ("a signal" if outcome.status == Stopped.status else "")
             if asked:

@@ -39,12 +39,13 @@ class HeadswapSweeper(Sweeper):
         Args:
             arguments: the overrides; those with several values, and intervals, are the space.
         """
+        from headswap.shield import say
         from headswap.sweep.batches import sweep_in_batches
         from headswap.sweep_commands import show
 
         sources = self.config.hydra.runtime.config_sources
         folders = [source.path for source in sources if source.provider == "command-line"]
-        show(*sweep_in_batches(arguments, folders, self._launch))
+        show(*sweep_in_batches(arguments, folders, self._launch, say))
         return []  # what became of each trial is in the sweep's folder; one that failed fails no sweep
 
     def _launch(self, jobs: Sequence[Sequence[str]], first: int) -> Sequence[Any]:
