@@ -204,7 +204,7 @@ def options(group: str, config_dirs: Sequence[str | Path] = ()) -> dict[str, Pat
 
 def _offered(said: str) -> list[str]:
     """Return the options that Hydra's own message names: of hydra/launcher, for one, no file of ours tells."""
-    found = re.search(r"Available options in '[^']+':((?:\s+[\w-]+)+)", said)
+    found = re.search(r"Available options in '[^']+':((?:\n\t[\w-]+)+)", said)
     return found.group(1).split() if found else []
 
 
