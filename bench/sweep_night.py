@@ -1,6 +1,6 @@
 """What a night's sweep takes, what it survives, and the same settings as a loop of Trainer scripts.
 
-    python bench/sweep_night.py [--trials 40] [--rows 500] [--probe] [--parts sweep pruned faults trainer]
+    python bench/sweep_night.py [--trials 40] [--rows 500] [--probe] [--parts pruned faults trainer]
 
 `sweep` is `headswap sweep sweep=tpe`, `pruned` the same with successive halving, each in a folder without caches;
 `faults` is `pruned` once more, with three training processes and then the sweep itself killed (SIGKILL) and the sweep
@@ -152,7 +152,10 @@ def main() -> None:
     parser.add_argument("--body", default="minilm")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--probe", action="store_true")
-    parser.add_argument("--parts", nargs="+", default=["sweep", "pruned", "faults", "trainer"])
+    parser.add_argument(
+        "--scripts", type=int, help="how many of the settings run as Trainer scripts; all where not given"
+    )
+    parser.add_argument("--parts", nargs="+", default=["pruned", "faults", "trainer"])
     flags = parser.parse_args()
     place = Path(tempfile.mkdtemp(prefix="sweep_night"))
     print(
@@ -165,9 +168,10 @@ def main() -> None:
     if "faults" in flags.parts:
         survived(flags, place / "faults")
     if "trainer" in flags.parts:
-        settings = [each["settings"] for each in told(place / "sweep")["trials"]]
+        settings = [each["settings"] for each in told(place / "sweep")["trials"]][: flags.scripts]
         scripted = scripts(flags, settings, place)
-        print(f"trainer: {scripted:.1f} s for the same settings, {scripted / times[1]:.1f} times the sweep")
+        ratio = scripted / len(settings) / (times[1] / flags.trials)
+        print(f"trainer: {scripted:.1f} s for {len(settings)} of the settings; {ratio:.1f} times the sweep, a trial")
 
 
 if __name__ == "__main__":
