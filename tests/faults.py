@@ -64,8 +64,8 @@ DIVERGED_AT = [1, 3, 5]  # steps: the first, one with a short window, one in the
 NOTES = ["run.json", "ledger.json", "log.txt"]
 ROOMS = [11, 5, 2, 1]  # rows that the memory holds, of the 12 of a step
 BAD_NUMBERS = {"NaN": math.nan, "infinity": math.inf, "minus infinity": -math.inf}
-SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
-OF_A_CHILD = [signal.SIGTERM, signal.SIGUSR1]  # its parent hears SIGINT
+SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2]
+OF_A_CHILD = [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]  # its parent hears SIGINT
 BROKEN_DISPLAYS = [ValueError("a bug"), OSError(errno.EIO, "the terminal is gone"), BrokenPipeError()]
 REFUSALS = [errno.EROFS, errno.ENOSPC, errno.EDQUOT]
 

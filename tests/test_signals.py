@@ -1,4 +1,4 @@
-"""SIGTERM, SIGINT, SIGUSR1: saved at the step boundary, exit code 75, and the same command ends with the same bits."""
+"""SIGTERM, SIGINT, SIGUSR1, SIGUSR2: saved at the step boundary, exit code 75, and the same command ends with the same bits."""
 
 import contextlib
 import multiprocessing

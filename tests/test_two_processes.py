@@ -168,7 +168,7 @@ def test_a_training_stopped_after_any_step_ends_with_the_bits_of_a_straight_one(
 
 
 @pytest.mark.parametrize("struck", [0, 1])
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2"])
 def test_a_signal_to_one_rank_stops_all_of_them_at_the_same_step(pair, name, struck):
     straight, _ = pair["stops"][0]["straight"]
     for found in pair["signals"]:
