@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from headswap.study.figures import NONE, Table
+from headswap.study.page import NONE, Table
 from headswap.study.results import Comparison
 from headswap.study.runs import flatten
 from headswap.study.statistics import Interval
