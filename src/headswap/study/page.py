@@ -71,6 +71,14 @@ def render_page(template: Path, figures: Sequence[Figure], **values: Any) -> str
     return environment.get_template(template.name).render(**given, **values)
 
 
+def without_empty_columns(table: Table) -> Table:
+    """Leave out the columns in which no row has anything."""
+    kept = [place for place in range(len(table.columns)) if any(row[place] != NONE for row in table.rows)]
+    rows = tuple(tuple(row[place] for place in kept) for row in table.rows)
+    words = sum(place < table.words for place in kept)
+    return Table(table.caption, tuple(table.columns[place] for place in kept), rows, words)
+
+
 def _plotly() -> Markup:
     """Return plotly.js; a closing tag inside it could end the page's script element, so there is none."""
     from plotly.offline import get_plotlyjs

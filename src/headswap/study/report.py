@@ -12,7 +12,7 @@ from rich.text import Text
 from headswap.study import tables
 from headswap.study.contrasts import Contrast
 from headswap.study.figures import figures
-from headswap.study.page import Figure, render_page
+from headswap.study.page import Figure, Table, render_page, without_empty_columns
 from headswap.study.results import Comparison, plain
 from headswap.study.speed_tables import convergence_table, labels_table
 from headswap.study.traces import DASHES
@@ -114,8 +114,8 @@ def _difference(contrast: Contrast | None, unit: Unit) -> str:
     return f"{text}, {contrast.outcome}"
 
 
-def _filled(*makers: Any, of: Comparison) -> list[tables.Table]:
-    return [tables.without_empty_columns(table) for table in (make(of) for make in makers) if table.rows]
+def _filled(*makers: Any, of: Comparison) -> list[Table]:
+    return [without_empty_columns(table) for table in (make(of) for make in makers) if table.rows]
 
 
 def _legend(figure: Figure, comparison: Comparison) -> list[dict[str, Any]]:

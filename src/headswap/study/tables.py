@@ -141,14 +141,6 @@ def notes_table(comparison: Comparison) -> Table:
     return nested_table({"value": notes}, "What loading the data found, one run")
 
 
-def without_empty_columns(table: Table) -> Table:
-    """Leave out the columns in which no row has anything."""
-    kept = [place for place in range(len(table.columns)) if any(row[place] != NONE for row in table.rows)]
-    rows = tuple(tuple(row[place] for place in kept) for row in table.rows)
-    words = sum(place < table.words for place in kept)
-    return Table(table.caption, tuple(table.columns[place] for place in kept), rows, words)
-
-
 def design(comparison: Comparison) -> Iterator[tuple[str, str]]:
     """Yield the lines of the design box."""
     unit, primary = Unit(comparison.metric), comparison.primary

@@ -82,6 +82,7 @@ class Search:
         seed: int,
         folder: Path | None = None,
         conditions: Conditions | None = None,
+        *,
         look: bool = False,
     ) -> None:
         self.optuna, self.how, self.objectives, self.conditions = require_optuna(), how, objectives, conditions
