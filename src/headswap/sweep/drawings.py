@@ -132,9 +132,9 @@ def _history_caption(found: Findings) -> str:
         return f"{caption} No band: fewer than four trials finished."
     if band.kind == "luck":
         return (
-            f"{caption} Band: where the median best of so many random trials lies, with 95 % confidence at each number "
-            "(exact, from the ranks of all trials; a failed trial counts as worse than any other). Where the band runs "
-            "to the edge, so few trials say nothing about how good the best of that many can be."
+            f"{caption} Band: where the median best of so many random trials lies (half of such sweeps do better), "
+            "with 95 % confidence at each number: exact, from the ranks of all trials, failed ones as the worst. Where "
+            "the band runs to the edge, so few trials say nothing about how good the best of that many can be."
         )
     why = (
         "a pruned trial has no final score"

@@ -15,6 +15,7 @@ from headswap.study.units import number, plural
 from headswap.sweep.axes import Axis, brief, figure, linear_ticks
 from headswap.sweep.drawings import DONE, FAILED, PRUNED, Trace, marks, path, safe, said, sheet
 from headswap.sweep.findings import Findings, Tried
+from headswap.sweep.lists import words_of
 from headswap.sweep.measure import Measure
 
 MOST_AXES, AXIS_WIDTH, LINE = 9, 122, 15
@@ -213,7 +214,7 @@ def importances_figure(found: Findings) -> Figure | None:
     bars |= {"y": [safe(key) for key, _ in ranked], "marker": {"color": "@arm0"}, "hoverinfo": "skip"}
     bars |= {"text": [f"{100 * share:.0f} %" for _, share in ranked], "textposition": "outside", "cliponaxis": False}
     bars |= {"width": 0.62, "textfont": {"color": "@ink"}}
-    layout = layout_of(90 + 34 * len(ranked), "share of the variance (%)", "")
+    layout = layout_of(90 + 34 * len(ranked), "variance (%)", "")
     layout["xaxis"] |= {"range": [0, 112 * max(share for _, share in ranked) + 2]}
     layout["yaxis"] |= {"showgrid": False, "type": "category", "tickfont": {"color": "@ink", "size": 13}}
     done = len(found.finished)
@@ -251,9 +252,11 @@ def pareto_figure(found: Findings) -> Figure | None:
                 )
                 traces.append(marks(name, x, y, marker, [said(trial, found.measures) for trial in group]))
         if len(found.objectives) == 2:
-            traces[-1] |= {"mode": "lines+markers", "line": {"color": "@arm0", "width": 1.6, "dash": "2px,3px"}}
+            shape = "vh" if found.objectives[1].greater_is_better else "hv"
+            look = {"color": "@arm0", "width": 1.6, "dash": "2px,3px", "shape": shape}
+            traces[-1] |= {"mode": "lines+markers", "line": look}
         plots.append(Plot("" if len(found.objectives) == 2 else f"{up.name} against {across.name}", traces, layout))
-    rows = tuple((str(trial.number), _settings(trial), *_values(trial, found.measures)) for trial in front)
+    rows = tuple((str(trial.number), words_of(trial.settings), *_values(trial, found.measures)) for trial in front)
     columns = ("trial", "settings", *(each.name for each in found.measures))
     table = Table("Trials on the Pareto front", columns, rows, words=2)
     caption = (
@@ -266,10 +269,6 @@ def pareto_figure(found: Findings) -> Figure | None:
 
 def _values(trial: Tried, measures: list[Measure]) -> list[str]:
     return [each.text(value) for each, value in zip(measures, trial.values, strict=False)]
-
-
-def _settings(trial: Tried) -> str:
-    return ", ".join(f"{key}={brief(word)}" for key, word in trial.settings.items())
 
 
 def _joined(found: Findings) -> str:

@@ -36,18 +36,19 @@ def settings_table(found: Findings) -> Table:
     if SEED not in found.space:
         return Table("", (), ())
     measure = found.measures[0]
+    keys = [key for key in found.space if key != SEED]
     rows = tuple(
         (
-            _words(each.settings),
             ", ".join(str(trial.number) for trial in each.trials),
+            *(brief(each.settings.get(key, NONE)) for key in keys),
             measure.text(each.mean),
             NONE if each.deviation is None else measure.spread(each.deviation),
             str(len(each.values)),
         )
         for each in found.settings()
     )
-    columns = ("settings", "trials", f"mean {measure.name}", "SD", "seeds")
-    return Table("Settings over their seeds, ranked by the mean", columns, rows, words=2)
+    columns = ("trials", *keys, f"mean {measure.name}", "SD", "seeds")
+    return Table("Settings over their seeds, ranked by the mean", columns, rows, words=1 + len(keys))
 
 
 def reasons_table(found: Findings) -> Table:
@@ -57,7 +58,7 @@ def reasons_table(found: Findings) -> Table:
         groups.setdefault((STATES[trial.state], trial.reason), []).append(trial)
     ranked = sorted(groups.items(), key=lambda each: -len(each[1]))
     rows = tuple(
-        (state, reason or NONE, ", ".join(str(trial.number) for trial in trials), str(len(trials)))
+        (state.split()[0], reason or NONE, ", ".join(str(trial.number) for trial in trials), str(len(trials)))
         for (state, reason), trials in ranked
     )
     return Table("Trials that did not finish, by reason", ("state", "reason", "which", "trials"), rows, words=3)
@@ -65,14 +66,14 @@ def reasons_table(found: Findings) -> Table:
 
 def confirmed_table(found: Findings) -> Table:
     """Return the confirmed settings with their spread, and the winner's test score: others' could be chosen by."""
-    measure, won = found.measures[0], found.winner
-    rows = []
+    measure, won, rows = found.measures[0], found.winner, []
+    keys = [key for key in found.space if key != SEED]
     for each in found.confirmed:
         known, spread = bool(each.again), len(each.again) > 1
         rows.append(
             (
                 str(each.trial),
-                _words(each.settings),
+                *(brief(each.settings.get(key, NONE)) for key in keys),
                 "; ".join(each.errors) or NONE,
                 measure.text(each.found),
                 measure.text(each.mean) if known else NONE,
@@ -83,8 +84,8 @@ def confirmed_table(found: Findings) -> Table:
             )
         )
     name = f"test {won.metric}".strip() if won else "test"
-    columns = ("trial", "settings", "failed", "in the sweep", "mean on fresh seeds", "SD", "change", "seeds", name)
-    return Table(f"Confirmed: {measure.name} on fresh seeds", columns, tuple(rows), words=3)
+    columns = ("trial", *keys, "failed", "in the sweep", "mean on fresh seeds", "SD", "change", "seeds", name)
+    return Table(f"Confirmed: {measure.name} on fresh seeds", columns, tuple(rows), words=2 + len(keys))
 
 
 def cost_table(found: Findings) -> Table:
@@ -122,7 +123,7 @@ def trials_csv(found: Findings) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     names = [each.name for each in found.objectives]
-    writer.writerow(["trial", "state", *found.space, *names, "seconds", "begun", "folder", "error"])
+    writer.writerow(["trial", "state", *found.space, *names, "took_seconds", "begun", "folder", "error"])
     for trial in found.trials:
         state = STATES.get(trial.state, trial.state).split()[0]
         values = trial.values if trial.state == "complete" else ("",) * len(names)
@@ -144,5 +145,6 @@ def _values(trial: Tried, found: Findings) -> list[str]:
     return [each.text(value) for each, value in zip(found.measures, trial.values, strict=True)]
 
 
-def _words(settings: Mapping[str, str]) -> str:
+def words_of(settings: Mapping[str, str]) -> str:
+    """Return settings in a line, their numbers in four digits."""
     return ", ".join(f"{key}={brief(word)}" for key, word in settings.items()) or NONE

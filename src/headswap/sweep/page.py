@@ -75,32 +75,29 @@ def title(found: Findings) -> str:
     if not best:
         return f"None of {counted} finished"
     if len(found.objectives) > 1:
-        return f"{plural(len(best), 'setting')} of {counted} on the Pareto front"
-    measure = found.measures[0]
+        return f"{len(best)} of {counted} {'is' if len(best) == 1 else 'are'} on the Pareto front"
+    measure, lead = found.measures[0], found.settings()[0]
     if won:
         return f"The best settings reach {measure.text(won.mean)} {measure.name} on fresh seeds"
-    return f"The best of {counted} has {measure.text(best[0].values[0])} {measure.name}"
+    if len(lead.values) > 1:
+        return f"The best settings have {measure.text(lead.mean)} {measure.name} over {len(lead.values)} seeds"
+    return f"The best of {counted} has {measure.text(lead.mean)} {measure.name}"
 
 
 def hero(found: Findings) -> dict[str, Any] | None:
     """Return what stands large beside the statements; nothing where no single trial is the best."""
-    best, won, measure = found.best(), found.winner, found.measures[0]
-    if not best or len(found.objectives) > 1:
+    if not found.finished or len(found.objectives) > 1:
         return None
-    if won is None:
-        words = _overrides(best[0].settings)
-        return {
-            "over": "Best in the sweep",
-            "tone": "not-settled",
-            "big": measure.text(best[0].values[0]),
-            "settings": words,
-        } | {"under": f"{measure.name}, trial {best[0].number}: partly luck, not confirmed"}
-    spread = f" ± {measure.spread(statistics.stdev(won.again))}" if len(won.again) > 1 else ""
-    under = f"{measure.name}{spread}, {plural(len(won.again), 'fresh seed')}, settings of trial {won.trial}"
-    return {"over": "Confirmed", "tone": "equivalent", "big": measure.text(won.mean)} | {
-        "under": under,
-        "settings": _overrides(won.settings),
-    }
+    won, lead, measure = found.winner, found.settings()[0], found.measures[0]
+    if won:
+        spread = f" ± {measure.spread(statistics.stdev(won.again))}" if len(won.again) > 1 else ""
+        under = f"{measure.name}{spread}, {plural(len(won.again), 'fresh seed')}, settings of trial {won.trial}"
+        shown = {"over": "Confirmed", "tone": "equivalent", "big": measure.text(won.mean), "under": under}
+        return shown | {"settings": _overrides(won.settings)}
+    spread = "" if lead.deviation is None else f" ± {measure.spread(lead.deviation)}, mean of {len(lead.values)} seeds"
+    under = f"{measure.name}{spread}, trial {lead.number}: partly luck, not confirmed"
+    shown = {"over": "Best in the sweep", "tone": "not-settled", "big": measure.text(lead.mean), "under": under}
+    return shown | {"settings": _overrides(lead.settings)}
 
 
 def statements(found: Findings) -> Iterator[str]:
@@ -111,13 +108,13 @@ def statements(found: Findings) -> Iterator[str]:
     elif len(found.objectives) > 1:
         for trial in best[:5]:
             values = ", ".join(each.text(value) for each, value in zip(found.measures, trial.values, strict=True))
-            yield f"Trial {trial.number}: {values} ({', '.join(_overrides(trial.settings))})"
+            yield f"Trial {trial.number}: {values} ({lists.words_of(trial.settings)})"
         if len(best) > 5:
             yield f"{plural(len(best) - 5, 'more trial')} of the Pareto front in the tables below."
     elif won:
         yield (
-            f"In the sweep trial {won.trial} had {measure.text(won.found)}; on seeds that the sweep never saw its settings "
-            f"have {measure.text(won.mean)}: a change of {measure.change(won.fell)}."
+            f"In the sweep trial {won.trial} had {measure.text(won.found)}; on seeds that the sweep never saw its "
+            f"settings have {measure.text(won.mean)}: a change of {measure.change(won.fell)}."
         )
         if won.test:
             yield (
@@ -143,7 +140,7 @@ def warnings(found: Findings) -> Iterator[str]:
     elif best and known and best[0].number > max(trial.number for trial in found.trials if trial.number in known):
         yield f"Trial {best[0].number} was found after the confirmation and has had none: run sweep.confirm again."
     if SEED in found.space and len(found.objectives) == 1 and found.finished:
-        yield "seed is one of the settings: single trials differ by luck alone; compare the means over seeds below."
+        yield "seed is one of the settings: they are ranked by their mean over it; fewer seeds are more luck."
     if len(found.counted) < found.total:
         yield f"{len(found.counted)} of {found.total} trials asked for: the sweep did not come to its end."
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from headswap.records import read_json
+from headswap.sweep.axes import brief
 from headswap.sweep.execute import seen
 from headswap.sweep.findings import CONFIRMED, SEED, STATES, SUMMARY, Confirmed, Findings, findings
 from headswap.sweep.lists import spread_text
@@ -46,6 +47,9 @@ def print_findings(found: Findings, console: Any, count: int = 10) -> None:
     console.print(_seeds_table(found, count) if over_seeds else _trials_table(found, count))
     if over_seeds:
         _say(console, "trials that differ in seed alone are one line: mean ± standard deviation, ranked by the mean")
+    if found.finished and len(found.objectives) == 1:
+        settings = found.winner.settings if found.winner else found.settings()[0].settings
+        _say(console, "best settings: " + " ".join(f"{key}={word}" for key, word in settings.items()))
     if found.winner and found.winner.test:
         won = found.winner
         test = spread_text(won.test, won.metric)
@@ -59,10 +63,12 @@ def print_findings(found: Findings, console: Any, count: int = 10) -> None:
 
 def _trials_table(found: Findings, count: int) -> Any:
     again = {each.trial: each for each in found.confirmed}
-    table = _table("trial", *(each.name for each in found.measures), *found.space, "seconds", *_extra(again))
+    table = _table(
+        "trial", *(each.name for each in found.measures), *map(_broken, found.space), "seconds", *_extra(again)
+    )
     for trial in found.best()[:count]:
         values = [f"{value:.4g}" for value in trial.values]
-        words = [trial.settings.get(key, "") for key in found.space]
+        words = [brief(trial.settings.get(key, "")) for key in found.space]
         took = "" if trial.seconds is None else f"{trial.seconds:.1f}"
         _add(table, str(trial.number), *values, *words, took, *_confirmed(again, trial.number))
     return table
@@ -71,10 +77,10 @@ def _trials_table(found: Findings, count: int) -> Any:
 def _seeds_table(found: Findings, count: int) -> Any:
     again = {each.trial: each for each in found.confirmed}
     keys = [key for key in found.space if key != SEED]
-    table = _table("best trial", found.measures[0].name, "seeds", *keys, *_extra(again))
+    table = _table("best trial", found.measures[0].name, "seeds", *map(_broken, keys), *_extra(again))
     for each in found.settings()[:count]:
         spread = "" if each.deviation is None else f" ± {each.deviation:.4f}"
-        words = [each.settings.get(key, "") for key in keys]
+        words = [brief(each.settings.get(key, "")) for key in keys]
         cells = (str(each.number), f"{each.mean:.4f}{spread}", str(len(each.values)), *words)
         _add(table, *cells, *_confirmed(again, each.number))
     return table
@@ -102,8 +108,13 @@ def _table(*columns: str) -> Any:
 
     table = Table(box=None)
     for name in columns:
-        table.add_column(Text(name), overflow="fold")
+        table.add_column(Text(name), overflow="fold", no_wrap="\n" in name or " " in name)
     return table
+
+
+def _broken(key: str) -> str:
+    """Return a key in several lines, so that the columns of many keys stand side by side."""
+    return key.replace(".", ".\n").replace("_", "_\n")
 
 
 def _add(table: Any, *cells: str) -> None:
