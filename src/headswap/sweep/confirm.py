@@ -12,9 +12,11 @@ from typing import Any
 
 from headswap.launch import run_jobs
 from headswap.pool import Job, OnEvent
+from headswap.sweep.axes import brief
 from headswap.sweep.execute import Plan, workers
 from headswap.sweep.findings import SEED, Confirmed, Setting, findings
 from headswap.sweep.search import Search
+from headswap.sweep.show import broken, listed, mean_text, say
 from headswap.sweep.summary import summary
 
 
@@ -66,25 +68,21 @@ def _job(made: Plan, setting: Setting, seed: int) -> Job:
 
 def print_confirmed(found: list[Confirmed], search: Search, console: Any) -> None:
     """Print what was left of the best scores, and the winner's test score."""
-    from rich.table import Table
-
     name = search.objectives[0].name
-    table = Table("trial", *search.space, f"{name} in the sweep", "on fresh seeds", "change", "seeds", box=None)
+    rows = []
     for each in found:
-        spread = f" ± {statistics.stdev(each.again):.4f}" if len(each.again) > 1 else ""
-        cells = (each.settings.get(key, "") for key in search.space)
-        table.add_row(
-            str(each.trial), *cells, f"{each.found:.4f}", f"{each.mean:.4f}{spread}", f"{each.fell:+.4f}",
-            str(len(each.again)),
-        )  # fmt: skip
-    console.print(table)
+        words = [brief(each.settings.get(key, "")) for key in search.space]
+        again = (mean_text(each.again), f"{each.fell:+.4f}") if each.again else ("", "")
+        rows.append((str(each.trial), *words, f"{each.found:.4f}", *again, str(len(each.again))))
+    columns = ("trial", *map(broken, search.space), f"{name} in the sweep", "on fresh seeds", "change", "seeds")
+    say(console, listed(columns, rows))
     if found and found[0].test:
         mean, count = statistics.mean(found[0].test), len(found[0].test)
-        console.print(
+        say(
+            console,
             f"trial {found[0].trial} is best on fresh seeds; its test score is {mean:.4f}, the mean of {count} runs "
             "that took no part in the choice of settings",
-            markup=False, highlight=False, soft_wrap=True,
-        )  # fmt: skip
+        )
     for each in found:
         for error in each.errors:
-            console.print(f"trial {each.trial} failed on a fresh seed: {error}", markup=False, soft_wrap=True)
+            say(console, f"trial {each.trial} failed on a fresh seed: {error}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from headswap.sweep.lists import spread_text
 from headswap.sweep.page import draw, publish
 from headswap.sweep.search import JOURNAL, Search
 from headswap.sweep.summary import summary
+
+WIDEST = 10_000
 
 
 def look(folder: Path) -> Findings:
@@ -42,86 +45,87 @@ def print_top(search: Search, console: Any, count: int = 10) -> None:
 def print_findings(found: Findings, console: Any, count: int = 10) -> None:
     """Print the best trials, or settings over their seeds, with what a confirmation found."""
     ended = Counter(STATES.get(trial.state, trial.state) for trial in found.trials)
-    _say(console, "trials: " + ", ".join(f"{number} {state}" for state, number in ended.most_common()))
+    say(console, "trials: " + ", ".join(f"{number} {state}" for state, number in ended.most_common()))
     over_seeds = SEED in found.space and len(found.objectives) == 1
-    console.print(_seeds_table(found, count) if over_seeds else _trials_table(found, count))
+    say(console, _settings(found, count) if over_seeds else _trials(found, count))
     if over_seeds:
-        _say(console, "trials that differ in seed alone are one line: mean ± standard deviation, ranked by the mean")
+        say(console, "trials that differ in seed alone are one line: mean ± standard deviation, ranked by the mean")
     if found.finished and len(found.objectives) == 1:
         settings = found.winner.settings if found.winner else found.settings()[0].settings
-        _say(console, "best settings: " + " ".join(f"{key}={word}" for key, word in settings.items()))
+        say(console, "best settings: " + " ".join(f"{key}={word}" for key, word in settings.items()))
     if found.winner and found.winner.test:
         won = found.winner
         test = spread_text(won.test, won.metric)
-        _say(console, f"confirmed: trial {won.trial}; test {won.metric} {test} on {len(won.test)} fresh seeds")
+        say(console, f"confirmed: trial {won.trial}; test {won.metric} {test} on {len(won.test)} fresh seeds")
     for key, share in found.importances.items():
-        _say(console, f"importance  {key}  {share:.2f}")
+        say(console, f"importance  {key}  {share:.2f}")
     reasons = Counter(trial.reason for trial in found.of("fail"))
     for reason, number in reasons.most_common(3):
-        _say(console, f"failed {number}: {reason}")
+        say(console, f"failed {number}: {reason}")
 
 
-def _trials_table(found: Findings, count: int) -> Any:
+def _trials(found: Findings, count: int) -> str:
     again = {each.trial: each for each in found.confirmed}
-    table = _table(
-        "trial", *(each.name for each in found.measures), *map(_broken, found.space), "seconds", *_extra(again)
-    )
+    names = [each.name for each in found.measures]
+    rows = []
     for trial in found.best()[:count]:
         values = [f"{value:.4g}" for value in trial.values]
         words = [brief(trial.settings.get(key, "")) for key in found.space]
         took = "" if trial.seconds is None else f"{trial.seconds:.1f}"
-        _add(table, str(trial.number), *values, *words, took, *_confirmed(again, trial.number))
-    return table
+        rows.append((str(trial.number), *values, *words, took, *_confirmed(again, trial.number)))
+    return listed(("trial", *names, *map(broken, found.space), "seconds", *_extra(again)), rows)
 
 
-def _seeds_table(found: Findings, count: int) -> Any:
+def _settings(found: Findings, count: int) -> str:
     again = {each.trial: each for each in found.confirmed}
     keys = [key for key in found.space if key != SEED]
-    table = _table("best trial", found.measures[0].name, "seeds", *map(_broken, keys), *_extra(again))
+    rows = []
     for each in found.settings()[:count]:
-        spread = "" if each.deviation is None else f" ± {each.deviation:.4f}"
         words = [brief(each.settings.get(key, "")) for key in keys]
-        cells = (str(each.number), f"{each.mean:.4f}{spread}", str(len(each.values)), *words)
-        _add(table, *cells, *_confirmed(again, each.number))
-    return table
+        cells = (str(each.number), mean_text(each.values), str(len(each.values)), *words)
+        rows.append((*cells, *_confirmed(again, each.number)))
+    return listed(("best trial", found.measures[0].name, "seeds", *map(broken, keys), *_extra(again)), rows)
 
 
-def _extra(again: dict[int, Confirmed]) -> tuple[str, ...]:
+def _extra(again: Mapping[int, Confirmed]) -> tuple[str, ...]:
     return ("on fresh seeds", "change") if again else ()
 
 
-def _confirmed(again: dict[int, Confirmed], number: int) -> tuple[str, ...]:
+def _confirmed(again: Mapping[int, Confirmed], number: int) -> tuple[str, ...]:
     """Return what the columns of `_extra` say of a trial."""
-    if not again:
-        return ()
     each = again.get(number)
     if each is None or not each.again:
-        return "", ""
-    spread = f" ± {statistics.stdev(each.again):.4f}" if len(each.again) > 1 else ""
-    return f"{each.mean:.4f}{spread}", f"{each.fell:+.4f}"
+        return ("", "") if again else ()
+    return mean_text(each.again), f"{each.fell:+.4f}"
 
 
-def _table(*columns: str) -> Any:
-    """Return a table whose words are never cut off, whatever they hold."""
+def mean_text(values: Sequence[float]) -> str:
+    """Return mean ± standard deviation, the latter of two values or more."""
+    spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.4f}{spread}"
+
+
+def broken(key: str) -> str:
+    """Return a key in several lines, so that the columns of many keys stand side by side."""
+    return key.replace(".", ".\n").replace("_", "_\n")
+
+
+def listed(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table as text, as wide as it needs: a narrow console would cut its words off."""
+    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None)
     for name in columns:
-        table.add_column(Text(name), overflow="fold", no_wrap="\n" in name or " " in name)
-    return table
+        table.add_column(Text(name), no_wrap=True)
+    for row in rows:
+        table.add_row(*map(Text, row))  # a plain string would be read for markup: [a,b] is a setting
+    wide = Console(width=WIDEST, color_system=None)
+    with wide.capture() as caught:
+        wide.print(table)
+    return "\n".join(line.rstrip() for line in caught.get().splitlines())
 
 
-def _broken(key: str) -> str:
-    """Return a key in several lines, so that the columns of many keys stand side by side."""
-    return key.replace(".", ".\n").replace("_", "_\n")
-
-
-def _add(table: Any, *cells: str) -> None:
-    from rich.text import Text
-
-    table.add_row(*map(Text, cells))  # a plain string would be read for markup: [a,b] is a setting
-
-
-def _say(console: Any, text: str) -> None:
+def say(console: Any, text: str) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
