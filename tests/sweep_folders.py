@@ -6,11 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+from headswap.sweep.drawings import curves_figure, history_figure
+from headswap.sweep.findings import findings
+from headswap.sweep.landscape import importances_figure, parallel_figure, pareto_figure, slices_figure
+
 RATE = {"low": 1e-5, "high": 1e-3, "step": None, "log": True, "whole": False}
 EPOCHS = {"low": 2, "high": 6, "step": 1, "log": False, "whole": True}
 WAYS = {"words": ["full", "probe", "lp_ft"]}
 SPACE = {"train.learning_rate": RATE, "strategy": WAYS, "train.epochs": EPOCHS}
 ACCURACY = {"name": "accuracy", "greater_is_better": True}
+SCORES = [0.71, 0.80, 0.755, 0.78, 0.83, 0.82, 0.69, 0.84, 0.81]
+FRESH = {"again": [0.79, 0.81, 0.80], "test": [0.771, 0.775, 0.779], "errors": [], "metric": "accuracy"}
 SECONDS = {"name": "seconds", "greater_is_better": False}
 
 
@@ -48,3 +54,20 @@ def written(folder: Path, content: dict[str, Any], confirmed: list[dict[str, Any
     if confirmed is not None:
         (folder / "confirmed.json").write_text(json.dumps(confirmed), encoding="utf-8")
     return folder
+
+
+def found(content, confirmed=()):
+    return findings(content, Path("sweep-text-tiny-tpe-0"), confirmed)
+
+
+def plain(**changes):
+    return told([*(trial(number, score) for number, score in enumerate(SCORES)), trial(9)], **changes)
+
+
+def trace(figure, name, plot=0):
+    return next(each for each in figure.plots[plot].data if each["name"] == name)
+
+
+def figures_of(made):
+    makers = (history_figure, pareto_figure, parallel_figure, slices_figure, importances_figure, curves_figure)
+    return {figure.name: figure for figure in (make(made) for make in makers) if figure}

@@ -1,4 +1,4 @@
-"""The sweep's page, trials.csv and `headswap top`: what they say, and what they must not."""
+"""The sweep's page and trials.csv: what they say, and what they must not."""
 
 import csv
 import html
@@ -6,117 +6,41 @@ import io
 import json
 import random
 import re
-import statistics
-from pathlib import Path
 
 import numpy as np
 import plotly.graph_objects as go
 import pytest
-from rich.console import Console
 
-from headswap.cli import dispatch, main
-from headswap.config import compose
-from headswap.errors import RunError
-from headswap.records import read_json
-from headswap.search_space import Choice, Span
+from headswap.search_space import Span
 from headswap.spine import SweepConfig
 from headswap.study.traces import palettes
-from headswap.sweep import history, lists
-from headswap.sweep.axes import Axis, shortened
-from headswap.sweep.confirm import confirm
+from headswap.sweep import lists
 from headswap.sweep.drawings import curves_figure, history_figure
-from headswap.sweep.execute import plan, sweep
-from headswap.sweep.findings import findings, read
-from headswap.sweep.landscape import importances_figure, parallel_figure, pareto_figure, slices_figure
+from headswap.sweep.landscape import parallel_figure, pareto_figure, slices_figure
 from headswap.sweep.page import draw, render, title
 from headswap.sweep.search import Search
-from headswap.sweep.show import print_findings
-from sweep_folders import ACCURACY, SECONDS, SPACE, pruned, told, trial, written
+from sweep_folders import (
+    ACCURACY,
+    FRESH,
+    SCORES,
+    SECONDS,
+    SPACE,
+    figures_of,
+    found,
+    plain,
+    pruned,
+    told,
+    trace,
+    trial,
+    written,
+)
 from test_report import _painted, dumped, probed, without_plotly
 from test_report import told as left
-from tiny_runs import reviews, words_of
-
-SCORES = [0.71, 0.80, 0.755, 0.78, 0.83, 0.82, 0.69, 0.84, 0.81]
-FRESH = {"again": [0.79, 0.81, 0.80], "test": [0.771, 0.775, 0.779], "errors": [], "metric": "accuracy"}
-
-
-def found(content, confirmed=()):
-    return findings(content, Path("sweep-text-tiny-tpe-0"), confirmed)
-
-
-def plain(**changes):
-    return told([*(trial(number, score) for number, score in enumerate(SCORES)), trial(9)], **changes)
 
 
 def own(content, confirmed=()):
     """Return the page's own text, entities resolved; the data of its figures is in it as well."""
     return html.unescape(without_plotly(render(found(content, confirmed))))
-
-
-def trace(figure, name, plot=0):
-    return next(each for each in figure.plots[plot].data if each["name"] == name)
-
-
-@pytest.mark.parametrize(("better", "accumulate"), [(True, np.maximum), (False, np.minimum)])
-def test_the_history_is_the_running_best_of_the_finished_trials(better, accumulate):
-    name = "accuracy" if better else "loss"
-    made = found(plain(objectives=[{"name": name, "greater_is_better": better}]))
-    line = trace(history_figure(made), "best so far")
-    scale = 100 if better else 1
-    assert line["x"] == list(range(9))
-    assert line["y"] == pytest.approx(scale * accumulate.accumulate(SCORES))
-    assert trace(history_figure(made), "failed, no score")["x"] == [9]
-
-
-def test_the_band_of_a_random_sweep_covers_the_median_best_of_so_many_trials():
-    """Of k uniform numbers the largest has the median 0.5 ** (1 / k)."""
-    dice, inside, sweeps, size = random.Random(3), np.zeros(12), 100, 12
-    for _ in range(sweeps):
-        drawn = told([trial(number, dice.random()) for number in range(size)], sampler="random")
-        band = history.band(found(drawn))
-        assert band.kind == "luck" and band.numbers == tuple(range(size))
-        truth = [0.5 ** (1 / count) for count in range(1, size + 1)]
-        inside += [(low is None or low <= value) and (high is None or value <= high)
-                   for low, high, value in zip(band.low, band.high, truth, strict=True)]  # fmt: skip
-    assert min(inside) >= 0.95 * sweeps - 2 * (0.95 * 0.05 * sweeps) ** 0.5
-    assert band.high[-1] is None  # twelve draws do not bound how good the best of twelve can be
-
-
-def test_a_failed_trial_is_the_worst_one_to_the_band_of_a_random_sweep():
-    scores = [0.1 * number for number in range(1, 9)]
-    low = told([*(trial(number, score) for number, score in enumerate(scores)), trial(8, 0.0), trial(9, 0.0)])
-    failed = told([*(trial(number, score) for number, score in enumerate(scores)), trial(8), trial(9)])
-    bands = [history.band(found(each | {"sampler": "random"})) for each in (low, failed)]
-    assert bands[0].high == bands[1].high
-    assert bands[1].low[2:] == bands[0].low[2:]
-
-
-@pytest.mark.parametrize(
-    ("sampler", "last", "said"),
-    [
-        ("random", trial(9), "with 95 % confidence at each number"),
-        ("random", pruned(9, 0.5, 50), "a pruned trial has no final score"),
-        ("quasi_random", trial(9), "no confidence band"),
-        ("tpe", trial(9), "no confidence band"),
-        ("grid", trial(9), "no confidence band"),
-    ],
-)
-def test_only_independent_draws_have_a_confidence_band(sampler, last, said):
-    content = told([*(trial(number, score) for number, score in enumerate(SCORES)), last], sampler=sampler)
-    assert said in history_figure(found(content)).caption
-
-
-def test_the_other_band_is_the_middle_half_of_the_trials_so_far():
-    band = history.band(found(plain()))
-    for place, number in enumerate(band.numbers):
-        low, _, high = statistics.quantiles(SCORES[: number + 1], n=4, method="inclusive")
-        assert (band.low[place], band.high[place]) == pytest.approx((low, high))
-    assert band.numbers[0] == 3
-
-
-def figures_of(made):
-    makers = (history_figure, pareto_figure, parallel_figure, slices_figure, importances_figure, curves_figure)
-    return {figure.name: figure for figure in (make(made) for make in makers) if figure}
 
 
 def test_a_figure_is_there_where_its_data_is():
@@ -244,29 +168,6 @@ def test_parallel_coordinates_hold_the_finished_trials_that_have_every_key():
     assert figure.plots[0].layout["annotations"][0]["text"] == "<b>train.<br>learning_rate</b>"
 
 
-@pytest.mark.parametrize(
-    ("dimension", "word", "place", "ticks"),
-    [
-        (Span(1e-5, 1e-3, log=True), "0.0001", 0.5, ["1e-5", "3e-5", "1e-4", "3e-4", "0.001"]),
-        (Span(4, 64, log=True, whole=True), "16", 0.5, ["4", "8", "16", "32", "64"]),
-        (Span(0, 0.3), "0.15", 0.5, ["0", "0.1", "0.2", "0.3"]),
-        (Span(2, 6, 1, whole=True), "3", 0.25, ["2", "3", "4", "5", "6"]),
-        (Choice(("0.1", "0", "0.05")), "0.05", 0.5, ["0", "0.05", "0.1"]),
-        (Choice(("full", "probe")), "probe", 0.75, ["full", "probe"]),
-    ],
-)
-def test_an_axis_has_the_scale_on_which_its_values_were_drawn(dimension, word, place, ticks):
-    axis = Axis("key", dimension)
-    assert axis.place(word) == pytest.approx(place)
-    assert [text for _, text in axis.ticks()] == ticks
-    assert all(-1e-9 <= tick <= 1 + 1e-9 for tick, _ in axis.ticks())
-
-
-def test_long_words_lose_their_middle():
-    assert shortened("gradual_unfreezing_with_rates") == "gradual_u…th_rates"
-    assert len(shortened("x" * 40)) == 18 and shortened("full") == "full"
-
-
 def test_trials_csv_has_every_trial_as_a_row(tmp_path):
     content = plain(space={**SPACE, "strategy": {"words": ["full", "probe", "lp_ft", 'a,"b"']}})
     content["trials"][0]["settings"]["strategy"] = 'a,"b"'
@@ -276,113 +177,6 @@ def test_trials_csv_has_every_trial_as_a_row(tmp_path):
     assert [row["accuracy"] for row in rows] == [*map(str, SCORES), "", ""]  # a pruned trial has no final score
     assert [row["state"] for row in rows] == ["finished"] * 9 + ["failed", "pruned"]
     assert rows[0]["strategy"] == 'a,"b"' and rows[3]["folder"] == "run-3"
-
-
-def seeded(*groups):
-    """Return a sweep whose space has a seed; each group is one setting's scores by seed."""
-    trials = []
-    for place, scores in enumerate(groups):
-        for seed, score in enumerate(scores):
-            settings = {"strategy": ["full", "probe", "lp_ft"][place], "seed": str(seed)}
-            trials.append(trial(len(trials), score, settings=settings))
-    space = {"strategy": SPACE["strategy"], "seed": {"words": ["0", "1", "2"]}}
-    return found(told(trials, space=space))
-
-
-def shown(made, count=10):
-    console = Console(width=80, record=True, file=io.StringIO())
-    print_findings(made, console, count)
-    return console.export_text()
-
-
-def test_top_ranks_settings_by_their_mean_over_seeds():
-    lucky, steady = (0.70, 0.95, 0.72), (0.85, 0.86, 0.87)
-    said = shown(seeded(lucky, steady))
-    mean, spread = statistics.mean(steady), statistics.stdev(steady)
-    rows = [line.split() for line in said.splitlines() if "±" in line and "line:" not in line]
-    assert [row[-1] for row in rows] == ["probe", "full"]
-    assert rows[0][1:5] == [f"{mean:.4f}", "±", f"{spread:.4f}", "3"]
-    assert "best settings: strategy=probe\n" in said
-    page = html.unescape(without_plotly(render(seeded(lucky, steady))))
-    assert "The best settings have 86.0 % validation accuracy over 3 seeds" in page
-
-
-def test_top_shows_what_a_confirmation_found_in_columns_that_are_not_cut():
-    again = [{"trial": 4, "settings": {"strategy": "probe"}, "found": 0.83, **FRESH}]
-    said = shown(found(plain(), again), count=3)
-    (line,) = (line for line in said.splitlines() if line.split()[:1] == ["4"])
-    assert f"0.8000 ± {statistics.stdev(FRESH['again']):.4f}" in line and line.endswith("-0.0300")
-    assert "confirmed: trial 4; test accuracy 77.5 % ± 0.4 pp on 3 fresh seeds" in said
-    assert len([line for line in said.splitlines() if line.startswith(tuple(" 0123456789"))]) == 6  # 3 of heads, 3 rows
-
-
-def test_a_damaged_summary_is_named(tmp_path):
-    content = plain()
-    del content["sampler"]
-    with pytest.raises(RunError, match=r"sweep\.json: not as headswap writes it; found KeyError: 'sampler'"):
-        read(written(tmp_path, content))
-
-
-def test_report_of_a_folder_that_is_neither_is_one_error(tmp_path, capsys):
-    with pytest.raises(SystemExit) as ended:
-        main(["report", str(tmp_path)])
-    assert ended.value.code == RunError.exit_code
-    said = capsys.readouterr().err
-    assert "neither a study's folder nor a sweep's; found no runs.json and no sweep.json" in said
-
-
-@pytest.fixture(scope="module")
-def real(tmp_path_factory, tiny_body):
-    """A real sweep over two rates and two seeds, one of its trials impossible, with its best setting confirmed."""
-    folder = tmp_path_factory.mktemp("real")
-    table = reviews(folder / "reviews.csv")
-    given = [
-        *words_of(table, tiny_body, folder / "outputs"), "output.keep_model=false", "train.max_steps=3", "sweep=grid",
-        "sweep.space.train.learning_rate=1e-4,1e-2", "sweep.space.train.batch_size=4,0", "sweep.space.seed=0,2",
-        "sweep.workers=2", "sweep.confirm=1", "sweep.confirm_seeds=2",
-    ]  # fmt: skip
-    made = plan(compose(given), given, [])
-    return made, sweep(made, lambda job, event: None)
-
-
-def test_a_sweep_leaves_a_page_that_is_made_again_as_it_was(real, capsys):
-    made, _ = real
-    page = (made.folder / "report.html").read_bytes()
-    assert b"4 finished, 4 failed" in page
-    dispatch(["report", str(made.folder)])
-    said = capsys.readouterr().out
-    assert f"report: {made.folder / 'report.html'}" in said and "validation accuracy" in said
-    assert (made.folder / "report.html").read_bytes() == page
-    (made.folder / "sweep.json").unlink()  # as after a kill: the journal has it all
-    dispatch(["report", str(made.folder)])
-    assert (made.folder / "report.html").read_bytes() == page
-
-
-def test_the_best_setting_is_confirmed_by_its_mean_on_seeds_that_no_trial_had(real):
-    made, search = real
-    jobs = set()
-    (again,) = confirm(made, search, lambda job, event: jobs.add(job.config.seed))
-    assert jobs == {1, 3}  # 0 and 2 are the space's
-    best = read(made.folder).settings()[0]
-    scores = [
-        read_json(Path(each.user_attrs["folder"]) / "result.json")["scores"]["validation"]["accuracy"]
-        for each in search.asked
-        if best.settings.items() <= each.user_attrs["words"].items()
-    ]
-    assert len(scores) == 2 and again.found == pytest.approx(statistics.mean(scores))
-    assert again.metric == "accuracy"
-
-
-def test_top_neither_writes_nor_waits_while_the_sweep_runs(real, capsys):
-    made, _ = real
-    journal = made.folder / "trials.journal"
-    lock = made.folder / "trials.journal.lock"  # as another process holds it
-    lock.symlink_to(journal)
-    before = {path.name: path.lstat().st_mtime_ns for path in made.folder.iterdir()}, journal.read_bytes()
-    dispatch(["top", str(made.folder), "--count", "1"])
-    assert ({path.name: path.lstat().st_mtime_ns for path in made.folder.iterdir()}, journal.read_bytes()) == before
-    lock.unlink()
-    assert "trials: 4 finished, 4 failed" in capsys.readouterr().out
 
 
 def test_a_browser_draws_the_page_without_errors_or_requests_and_it_fits_a_phone(tmp_path):
@@ -400,3 +194,10 @@ def test_a_browser_draws_the_page_without_errors_or_requests_and_it_fits_a_phone
     plots = sum(len(figure.plots) for figure in figures_of(found(content)).values())
     assert len(re.findall(r'class="plot js-plotly-plot"', drawn)) == plots == 7
     assert (left(drawn, "faults"), left(drawn, "requests")) == ("[]", "0")
+
+
+def test_a_pareto_front_without_a_setting_that_most_trials_have_still_gives_a_figure():
+    content = told([trial(n, 0.5 + 0.1 * n, 10.0) for n in range(4)], objectives=[ACCURACY, SECONDS])
+    del content["trials"][3]["settings"]["train.epochs"]  # the front is trial 3 alone
+    figure = parallel_figure(found(content))
+    assert [row[0] for row in figure.table.rows] == ["0", "1", "2"]

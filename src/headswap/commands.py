@@ -140,7 +140,7 @@ def report(words: Sequence[str]) -> int:
 
     from headswap.study import execute
 
-    folder = _only(words, "report", "folder of a study or a sweep")
+    folder = _only(words, "report", "study folder or sweep folder")
     if any((folder / name).is_file() for name in ("sweep.json", "command.json")):
         return sweep_commands.report(folder)
     if not (folder / execute.RUNS).is_file():

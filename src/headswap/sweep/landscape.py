@@ -39,7 +39,21 @@ def parallel_figure(found: Findings) -> Figure | None:
         if group:
             traces += _lines(name, group, axes, scores, look, found)
     layout = _parallel_layout(axes, scores)
-    left = len(found.finished) - len(trials) - len(others)
+    caption = _parallel_caption(found, keys, len(found.finished) - len(trials) - len(others))
+    rows = tuple(
+        (str(trial.number), *(brief(trial.settings[key]) for key in keys), *_values(trial, found.measures))
+        for trial in trials + others
+    )
+    columns = ("trial", *keys, *(each.name for each in found.measures))
+    table = Table("Finished trials, the best first", columns, rows, words=1 + len(keys))
+    top = (trials + others)[0]
+    words = ", ".join(f"{key} {brief(top.settings[key])}" for key in keys)
+    description = f"Parallel coordinates of {plural(len(trials + others), 'trial')}. Best, trial {top.number}: {words}."
+    width = AXIS_WIDTH * (len(axes) + len(scores))
+    return Figure("parallel", "All settings at once", caption, description, (Plot("", traces, layout, width),), table)
+
+
+def _parallel_caption(found: Findings, keys: list[str], left: int) -> str:
     caption = (
         f"One line a finished trial, from its settings to {_joined(found)} on the right; pruned and failed trials are "
         f"not drawn. {_sense(found)}"
@@ -48,17 +62,7 @@ def parallel_figure(found: Findings) -> Figure | None:
         caption += f" {plural(left, 'trial')} without all of these settings {'is' if left == 1 else 'are'} left out."
     if hidden := [key for key in found.space if key not in keys]:
         caption += f" Not shown: {', '.join(hidden)}."
-    rows = tuple(
-        (str(trial.number), *(brief(trial.settings[key]) for key in keys), *_values(trial, found.measures))
-        for trial in trials + others
-    )
-    columns = ("trial", *keys, *(each.name for each in found.measures))
-    table = Table("Finished trials, the best first", columns, rows, words=1 + len(keys))
-    top = kinds[next(iter(kinds))][0][0]
-    words = ", ".join(f"{key} {brief(top.settings[key])}" for key in keys)
-    description = f"Parallel coordinates of {plural(len(trials + others), 'trial')}. Best, trial {top.number}: {words}."
-    width = AXIS_WIDTH * (len(axes) + len(scores))
-    return Figure("parallel", "All settings at once", caption, description, (Plot("", traces, layout, width),), table)
+    return caption
 
 
 class _Scores:
@@ -66,7 +70,7 @@ class _Scores:
 
     def __init__(self, measure: Measure, values: list[float]) -> None:
         self.measure = measure
-        self.low, self.high = (value for value in padded([value * measure.scale for value in values]))
+        self.low, self.high = padded([value * measure.scale for value in values])
 
     def place(self, value: float) -> float:
         return (value * self.measure.scale - self.low) / (self.high - self.low)
