@@ -178,4 +178,7 @@ def test_a_launcher_that_hydra_does_not_know_is_refused_with_the_ones_it_does(wo
         main(["train", "-m", *words, "seed=1,2", "hydra/launcher=basik"])
     said = capsys.readouterr().err
     assert ended.value.code == 2
-    assert "hydra/launcher: no such option; found basik (did you mean basic?); options: basic" in said and "Config" not in said
+    assert (
+        "hydra/launcher: no such option; found basik (did you mean basic?); options: basic" in said
+        and "Config" not in said
+    )

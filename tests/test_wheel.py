@@ -62,7 +62,7 @@ def test_the_wheel_holds_every_option_of_conf(names):
 def test_the_wheel_holds_every_file_of_the_package(names):
     wanted = {f"headswap/{name}" for name in files_under(PACKAGE)} | PLUGIN
     assert wanted - names == set()
-    beside = {"py.typed", "study/report.html.j2", "study/report.css", "study/report.js"}
+    beside = {"py.typed", "study/report.html.j2", "study/report.css", "study/report.js", "sweep/sweep.html.j2"}
     assert {f"headswap/{name}" for name in beside} <= names
 
 

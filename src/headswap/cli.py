@@ -23,7 +23,7 @@ verbs
   compare [OVERRIDES]        train pretrained and random-init twins over paired seeds: verdict and report.html
   sweep [OVERRIDES]          search settings: sweep=tpe sweep.trials=40 sweep.space.KEY='interval(1e-5,1e-3)';
                              --dry-run shows the first trials, --resume FOLDER goes on with a sweep
-  top FOLDER                 a sweep's best trials, and which settings mattered
+  top FOLDER [--count N]     a sweep's best trials, and which settings mattered; also while it runs
   predict RUN                ask a finished run: --text "...", --question "..." --context "...", --field COLUMN=...,
                              or --input FILE --output FILE; --beams N and --max-new-tokens N for what it writes;
                              --trust-remote-code runs the Python code of its folder
@@ -38,7 +38,7 @@ verbs
   rerun RUN [--verify]       repeat a finished run from its folder; say the first value that differs
   verify-resume [OVERRIDES]  train straight and in two halves, and compare the two to the bit
   prepare [OVERRIDES]        make a run ready for accelerate launch or SLURM; the last line is the command to type
-  report FOLDER              make a study's report again from its finished runs
+  report FOLDER              make a study's or a sweep's report again, without training
   plan [OVERRIDES]           what would run: rows, labels, steps, parameters, folders; trains nothing
   list [GROUP]               every option of every group, with what it is for
   show [OVERRIDES]           the composed configuration

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from headswap import sweep_commands
 from headswap.commandline import Parser, composed, parse
-from headswap.errors import ConfigError, of_status
+from headswap.errors import ConfigError, RunError, of_status
 from headswap.model_commands import embed, export
 from headswap.predict_commands import evaluate, predict
 from headswap.screen_commands import screen
-from headswap.sweep_commands import sweep, top, trial
 
 
 def train(words: Sequence[str]) -> int:
@@ -23,7 +23,7 @@ def train(words: Sequence[str]) -> int:
         from headswap.stages import stage_configs
 
         if given[0].sweep.trial is not None:
-            return trial(given[0])
+            return sweep_commands.trial(given[0])
         folder = None
         for stage, config in stage_configs(*given):
             job = job_of(config, stage)
@@ -137,12 +137,20 @@ def compare(words: Sequence[str]) -> int:
 
 
 def report(words: Sequence[str]) -> int:
-    """Make a study's report again from its folder."""
+    """Make a study's or a sweep's report again from its folder."""
     from rich.console import Console
 
     from headswap.study import execute
 
-    found = execute.remake(_only(words, "report", "study folder"))
+    folder = _only(words, "report", "study folder or sweep folder")
+    if any((folder / name).is_file() for name in ("sweep.json", "command.json")):
+        return sweep_commands.report(folder)
+    if not (folder / execute.RUNS).is_file():
+        raise RunError(
+            f"{folder}: neither a study's folder nor a sweep's; found no {execute.RUNS} and no sweep.json; name the "
+            "folder that headswap compare or headswap sweep printed"
+        )
+    found = execute.remake(folder)
     execute.show(found, Console())
     print(found.folder)
     return 0
@@ -206,8 +214,8 @@ def _print_scores(result: dict[str, Any], reused: bool) -> None:
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
     "compare": compare,
-    "sweep": sweep,
-    "top": top,
+    "sweep": sweep_commands.sweep,
+    "top": sweep_commands.top,
     "predict": predict,
     "evaluate": evaluate,
     "embed": embed,

@@ -62,15 +62,32 @@ def trial(config: Any) -> int:
 
 
 def top(words: Sequence[str]) -> int:
-    """Print a sweep's best trials again."""
+    """Print a sweep's best trials again, also while it runs."""
     from rich.console import Console
 
-    from headswap.sweep.execute import reopened
-    from headswap.sweep.show import print_top
+    from headswap.sweep.show import look, print_findings
 
-    if len(words) != 1:
-        raise ConfigError(f"headswap top: needs one sweep folder; found {len(words)}; see headswap --help")
-    print_top(reopened(Path(words[0])).search(), Console())
+    parser = Parser(prog="headswap top", add_help=False, allow_abbrev=False)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--count", type=int, default=10)
+    flags = parser.parse_intermixed_args(list(words))
+    if flags.count < 1:
+        raise ConfigError(f"--count: shows the best so many trials; found {flags.count}; give a number above 0")
+    print_findings(look(flags.folder), Console(), flags.count)
+    return 0
+
+
+def report(folder: Path) -> int:
+    """Make a sweep's report again, and print its best trials."""
+    from rich.console import Console
+
+    from headswap.sweep.findings import read
+    from headswap.sweep.show import print_findings, redraw
+
+    page = redraw(folder)
+    print_findings(read(folder), Console())
+    print(f"report: {page}")
+    print(folder)
     return 0
 
 
@@ -96,6 +113,7 @@ def show(made: Any, search: Any) -> None:
     print_top(search, Console())
     if made.config.sweep.confirm:
         _confirm(made, search)
+    print(f"report: {made.folder / 'report.html'}")
     print(made.folder)
 
 
@@ -106,13 +124,15 @@ def _confirm(made: Any, search: Any) -> None:
     from headswap.progress import Watch
     from headswap.records import write_json
     from headswap.sweep.confirm import confirm, print_confirmed
-    from headswap.sweep.execute import CONFIRMED
+    from headswap.sweep.findings import CONFIRMED
+    from headswap.sweep.page import draw
 
     sweep = made.config.sweep
     count = min(sweep.confirm, len(search.best())) * sweep.confirm_seeds
     with Watch(count, split="validation") as watch:
         found = confirm(made, search, watch)
     write_json(made.folder / CONFIRMED, [dataclasses.asdict(each) for each in found])
+    draw(made.folder)
     print_confirmed(found, search, watch.console)
 
 

@@ -6,11 +6,11 @@ Every figure brings a caption, a description for those who cannot see it, and it
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import log10
 from typing import Any
 
 from headswap.study.contrasts import Contrast
+from headswap.study.page import NONE, Figure, Plot, Table
 from headswap.study.results import Comparison
 from headswap.study.summaries import ArmScore, Curve
 from headswap.study.traces import (
@@ -26,41 +26,6 @@ from headswap.study.traces import (
 )
 from headswap.study.units import Unit, count, plural, times
 from headswap.study.verdict import percent, shown_saving
-
-NONE = "–"
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of the page; the first `words` columns hold words, the others numbers."""
-
-    caption: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    words: int = 1
-
-
-@dataclass(frozen=True)
-class Plot:
-    """One plotly drawing: `title` stands above it."""
-
-    title: str
-    data: list[dict[str, Any]]
-    layout: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One or several plots under one heading."""
-
-    name: str
-    title: str
-    caption: str
-    description: str
-    plots: tuple[Plot, ...]
-    table: Table
-    arms: tuple[str, ...] = ()
-    """The arms of the legend, empty for none."""
 
 
 def figures(comparison: Comparison) -> list[Figure]:

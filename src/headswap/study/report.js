@@ -2,7 +2,7 @@
   const { palettes, plots } = JSON.parse(document.getElementById("plots").textContent);
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const paint = (node, colours) => {
-    if (typeof node === "string") return colours[node] ?? node;
+    if (typeof node === "string") return Object.hasOwn(colours, node) ? colours[node] : node;
     if (Array.isArray(node)) return node.map((item) => paint(item, colours));
     if (node && typeof node === "object")
       return Object.fromEntries(Object.entries(node).map(([key, value]) => [key, paint(value, colours)]));

@@ -1,31 +1,25 @@
-"""Write a study's report: one page that opens offline, in light and dark, on paper and on a phone. Study chain: end.
-
-Everything that comes from data is escaped by jinja2; plotly.js is inlined once and the page's content security policy
-forbids every request, so that the page shows the same in ten years.
-"""
+"""Write a study's report: one page that opens offline, in light and dark, on paper and on a phone. Study chain: end."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import yaml
-from markupsafe import Markup
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from headswap.study import tables
 from headswap.study.contrasts import Contrast
-from headswap.study.figures import Figure, figures
+from headswap.study.figures import figures
+from headswap.study.page import Figure, Table, render_page, without_empty_columns
 from headswap.study.results import Comparison, plain
 from headswap.study.speed_tables import convergence_table, labels_table
-from headswap.study.traces import ARM_COLOURS, DASHES, palettes
+from headswap.study.traces import DASHES
 from headswap.study.units import Unit, count
 from headswap.study.verdict import bracket, headline, title, verdict
 
-HERE = Path(__file__).parent
+TEMPLATE = Path(__file__).with_name("report.html.j2")
 
 
 def write_report(comparison: Comparison, folder: Path) -> Path:
@@ -38,22 +32,16 @@ def write_report(comparison: Comparison, folder: Path) -> Path:
 
 def render(comparison: Comparison) -> str:
     """Return the page as text."""
-    loader = jinja2.FileSystemLoader(HERE)
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     drawn = figures(comparison)
-    plots = {f"{figure.name}-{i}": plot for figure in drawn for i, plot in enumerate(figure.plots)}
-    payload = {
-        "palettes": palettes(),
-        "plots": {name: {"data": plot.data, "layout": plot.layout} for name, plot in plots.items()},
-    }
-    return environment.get_template("report.html.j2").render(
+    return render_page(
+        TEMPLATE,
+        drawn,
         comparison=comparison,
         headline=headline(comparison),
         title=title(comparison),
         hero=hero(comparison),
         statements=verdict(comparison),
         design=list(tables.design(comparison)),
-        figures=drawn,
         legends={figure.name: _legend(figure, comparison) for figure in drawn},
         results=_filled(tables.score_table, tables.contrast_table, convergence_table, labels_table, of=comparison),
         recipes=tables.differing_table(comparison.overlays, "What the arms' recipes set differently"),
@@ -64,9 +52,6 @@ def render(comparison: Comparison) -> str:
         excluded=tables.excluded_table(comparison),
         cost=tables.cost_table(comparison),
         configs={arm: yaml.safe_dump(plain(node), sort_keys=False) for arm, node in comparison.configs.items()},
-        payload=payload,
-        arm_colours=ARM_COLOURS,
-        plotly=_plotly(),
     )
 
 
@@ -129,8 +114,8 @@ def _difference(contrast: Contrast | None, unit: Unit) -> str:
     return f"{text}, {contrast.outcome}"
 
 
-def _filled(*makers: Any, of: Comparison) -> list[tables.Table]:
-    return [tables.without_empty_columns(table) for table in (make(of) for make in makers) if table.rows]
+def _filled(*makers: Any, of: Comparison) -> list[Table]:
+    return [without_empty_columns(table) for table in (make(of) for make in makers) if table.rows]
 
 
 def _legend(figure: Figure, comparison: Comparison) -> list[dict[str, Any]]:
@@ -142,10 +127,3 @@ def _legend(figure: Figure, comparison: Comparison) -> list[dict[str, Any]]:
 
 def _dash(dash: str) -> str:
     return "none" if dash == "solid" else dash.replace("px", "")
-
-
-def _plotly() -> Markup:
-    """Return plotly.js; a closing tag inside it could end the page's script element, so there is none."""
-    from plotly.offline import get_plotlyjs
-
-    return Markup(re.sub(r"</(script)", r"<\\/\1", get_plotlyjs(), flags=re.IGNORECASE))

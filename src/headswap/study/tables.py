@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from headswap.study.figures import NONE, Table
+from headswap.study.page import NONE, Table
 from headswap.study.results import Comparison
 from headswap.study.runs import flatten
 from headswap.study.statistics import Interval
@@ -139,14 +139,6 @@ def notes_table(comparison: Comparison) -> Table:
     """Return what else loading the data found."""
     notes = {name: value for name, value in comparison.data_notes.items() if name != "class_counts"}
     return nested_table({"value": notes}, "What loading the data found, one run")
-
-
-def without_empty_columns(table: Table) -> Table:
-    """Leave out the columns in which no row has anything."""
-    kept = [place for place in range(len(table.columns)) if any(row[place] != NONE for row in table.rows)]
-    rows = tuple(tuple(row[place] for place in kept) for row in table.rows)
-    words = sum(place < table.words for place in kept)
-    return Table(table.caption, tuple(table.columns[place] for place in kept), rows, words)
 
 
 def design(comparison: Comparison) -> Iterator[tuple[str, str]]:

@@ -81,6 +81,8 @@ class _Batches:
                 outcome = _outcome(job, code, error)
                 if outcome.status == "failed":
                     self.say(f"trial {self.trials.asked_of(job)[0]} failed: {outcome.error}")
+                elif outcome.finished:
+                    self.trials.took(job, job.folder.result()["seconds"]["total"])
                 self.trials.ended(outcome)
                 asked = asked or ("a signal" if outcome.status == Stopped.status else "")
             if asked:

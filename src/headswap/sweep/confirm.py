@@ -6,100 +6,83 @@ what may be reported.
 
 from __future__ import annotations
 
+import itertools
 import statistics
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from headswap.launch import run_jobs
 from headswap.pool import Job, OnEvent
+from headswap.sweep.axes import brief
 from headswap.sweep.execute import Plan, workers
+from headswap.sweep.findings import SEED, Confirmed, Setting, findings
 from headswap.sweep.search import Search
-
-
-@dataclass(frozen=True)
-class Confirmed:
-    """One setting on fresh seeds.
-
-    Args:
-        found: its objective in the sweep.
-        again: the same objective on each fresh seed that finished.
-        test: the run's first metric on the test rows, of the same runs.
-        errors: why others failed.
-    """
-
-    trial: int
-    settings: Mapping[str, str]
-    found: float
-    again: tuple[float, ...]
-    test: tuple[float, ...]
-    errors: tuple[str, ...] = ()
-
-    @property
-    def mean(self) -> float:
-        return statistics.mean(self.again) if self.again else float("nan")
-
-    @property
-    def fell(self) -> float:
-        """By how much the objective changed, away from the sweep's value."""
-        return self.mean - self.found
+from headswap.sweep.show import broken, listed, mean_text, say
+from headswap.sweep.summary import summary
 
 
 def confirm(made: Plan, search: Search, on_event: OnEvent) -> list[Confirmed]:
     """Run the best settings on fresh seeds; return them, the best mean first.
 
-    Two trials with the same settings are one. Finished runs are not trained again.
+    Trials that differ in nothing or in their seed alone are one. Finished runs are not trained again.
     """
-    sweep, distinct = made.config.sweep, {}
-    for trial in search.best():
-        distinct.setdefault(tuple(sorted(trial.user_attrs["words"].items())), trial)
-    chosen = list(distinct.values())[: sweep.confirm]
-    cells = [(trial, _job(made, trial, seed)) for trial in chosen for seed in range(1, sweep.confirm_seeds + 1)]
+    chosen, seeds = _chosen(made, search), _fresh(made, search)
+    cells = [(each, _job(made, each, seed)) for each in chosen for seed in seeds]
     outcomes = run_jobs([job for _, job in cells], workers(made.config), on_event) if cells else []
     objective, found = search.objectives[0], []
-    for trial in chosen:
-        ended = [outcome for (owner, _), outcome in zip(cells, outcomes, strict=True) if owner is trial]
+    for each in chosen:
+        ended = [outcome for (owner, _), outcome in zip(cells, outcomes, strict=True) if owner is each]
         results = [outcome.job.folder.result() for outcome in ended if outcome.finished]
         found.append(
             Confirmed(
-                trial.number,
-                trial.user_attrs["words"],
-                trial.values[0],
+                each.number,
+                each.settings,
+                each.mean,
                 tuple(objective.of(result) for result in results),
                 tuple(result["scores"]["test"][result["primary"]] for result in results),
                 tuple(outcome.error for outcome in ended if not outcome.finished),
+                next((result["primary"] for result in results), ""),
             )
         )
     sign = -1 if objective.greater_is_better else 1
     return sorted(found, key=lambda each: (not each.again, sign * each.mean if each.again else 0.0))
 
 
-def _job(made: Plan, trial: Any, seed: int) -> Job:
-    seed += made.config.seed
-    return made.job(trial.user_attrs["words"], f"trial {trial.number} seed {seed}", f"seed={seed}")
+def _chosen(made: Plan, search: Search) -> list[Setting]:
+    """Return the best settings, each by its mean over the seeds that it was tried on; of a Pareto set, those in it."""
+    told = findings(summary(search), made.folder)
+    best = {trial.number for trial in told.best()}
+    settings = [each for each in told.settings() if best.intersection(trial.number for trial in each.trials)]
+    return settings[: made.config.sweep.confirm]
+
+
+def _fresh(made: Plan, search: Search) -> list[int]:
+    """Return seeds that no trial had, also where `seed` is one of the settings."""
+    seen = {trial.user_attrs.get("words", {}).get(SEED) for trial in search.asked} | {str(made.config.seed)}
+    unseen = (seed for seed in itertools.count(made.config.seed + 1) if str(seed) not in seen)
+    return list(itertools.islice(unseen, made.config.sweep.confirm_seeds))
+
+
+def _job(made: Plan, setting: Setting, seed: int) -> Job:
+    return made.job(setting.settings, f"trial {setting.number} seed {seed}", f"seed={seed}")
 
 
 def print_confirmed(found: list[Confirmed], search: Search, console: Any) -> None:
     """Print what was left of the best scores, and the winner's test score."""
-    from rich.table import Table
-
     name = search.objectives[0].name
-    table = Table("trial", *search.space, f"{name} in the sweep", "on fresh seeds", "change", "seeds", box=None)
+    rows = []
     for each in found:
-        spread = f" ± {statistics.stdev(each.again):.4f}" if len(each.again) > 1 else ""
-        cells = (each.settings.get(key, "") for key in search.space)
-        table.add_row(
-            str(each.trial), *cells, f"{each.found:.4f}", f"{each.mean:.4f}{spread}", f"{each.fell:+.4f}",
-            str(len(each.again)),
-        )  # fmt: skip
-    console.print(table)
+        words = [brief(each.settings.get(key, "")) for key in search.space]
+        again = (mean_text(each.again), f"{each.fell:+.4f}") if each.again else ("", "")
+        rows.append((str(each.trial), *words, f"{each.found:.4f}", *again, str(len(each.again))))
+    columns = ("trial", *map(broken, search.space), f"{name} in the sweep", "on fresh seeds", "change", "seeds")
+    say(console, listed(columns, rows))
     if found and found[0].test:
         mean, count = statistics.mean(found[0].test), len(found[0].test)
-        console.print(
+        say(
+            console,
             f"trial {found[0].trial} is best on fresh seeds; its test score is {mean:.4f}, the mean of {count} runs "
             "that took no part in the choice of settings",
-            markup=False, highlight=False, soft_wrap=True,
-        )  # fmt: skip
+        )
     for each in found:
         for error in each.errors:
-            console.print(f"trial {each.trial} failed on a fresh seed: {error}", markup=False, soft_wrap=True)
+            say(console, f"trial {each.trial} failed on a fresh seed: {error}")

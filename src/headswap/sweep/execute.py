@@ -1,4 +1,4 @@
-"""Run a sweep, or go on with one: folder, lock, trials, sweep.json. Sweep chain: commands -> this -> trials, search."""
+"""Run a sweep, or go on with one: folder, lock, trials, report. Sweep chain: commands -> this -> trials, page."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ from headswap.records import RunFolder, read_json, write_json, write_text
 from headswap.search_space import Conditions, parse
 from headswap.shield import shielded
 from headswap.spine import Config, SweepConfig
+from headswap.sweep.page import publish
 from headswap.sweep.search import Search, mend, objectives_of
+from headswap.sweep.summary import summary
 from headswap.sweep.trials import Trials
 
-COMMAND, SUMMARY, CONFIRMED = "command.json", "sweep.json", "confirmed.json"
+COMMAND = "command.json"
 TRIED = 3
 # What may change between two calls that go on with one sweep.
 _FREE = ("trials", "workers", "seconds", "max_failures", "storage", "confirm", "confirm_seeds", "trial")
@@ -47,15 +49,15 @@ class Plan:
         made = self.composed([*(f"{key}={word}" for key, word in settings.items()), *more])
         return job_of(dataclasses.replace(made, sweep=SweepConfig()), title)
 
-    def search(self, forgotten: bool = False) -> Search:
-        """Return the sweep's study; with `forgotten` one in memory alone."""
+    def search(self, forgotten: bool = False, look: bool = False) -> Search:
+        """Return the sweep's study; with `forgotten` one in memory alone, with `look` one to read."""
         sweep, plugs = self.config.sweep, configuration.build_plugs(self.config)
         conditions = sweep.conditions and configuration.build(
             sweep.conditions, "sweep.conditions", Conditions, self.config.plugins
         )
         objectives = objectives_of(sweep.objectives, plugs.metrics)
         place = None if forgotten else self.folder
-        return Search(sweep, parse(sweep.space), objectives, self.config.seed, place, conditions)
+        return Search(sweep, parse(sweep.space), objectives, self.config.seed, place, conditions, look=look)
 
 
 def plan(config: Config, overrides: Sequence[str], config_dirs: Sequence[str]) -> Plan:
@@ -110,6 +112,13 @@ def reopened(folder: Path, overrides: Sequence[str] = ()) -> Plan:
     return dataclasses.replace(made, folder=folder)
 
 
+def seen(folder: Path) -> Search:
+    """Return a sweep's study to read, also while the sweep runs: nothing is written, composed or waited for."""
+    if not (folder / COMMAND).is_file():
+        raise RunError(f"{folder}: not a sweep folder; found no {COMMAND}; name the folder that headswap sweep printed")
+    return Plan(configuration.load(folder / "config.yaml"), (), (), folder).search(look=True)
+
+
 def sweep(made: Plan, on_event: OnEvent) -> Search:
     """Run trials until there are as many as asked for; return the study.
 
@@ -159,38 +168,13 @@ def opened(made: Plan) -> Iterator[Search]:
             try:
                 yield search
             finally:
-                write_json(made.folder / SUMMARY, summary(search))
+                publish(made.folder, summary(search))
         except OSError as error:
             raise cannot_write(made.folder, error) from error
 
 
 def workers(config: Config) -> int:
     return config.sweep.workers or side_by_side(config.hardware)
-
-
-def summary(search: Search) -> dict[str, Any]:
-    """Return what sweep.json holds: every trial, and the best ones by number."""
-    return {
-        "objectives": [dataclasses.asdict(each) for each in search.objectives],
-        "space": {key: dataclasses.asdict(each) for key, each in search.space.items()},
-        "best": [trial.number for trial in search.best()[:10]],
-        "trials": [_told(trial) for trial in search.asked],
-    }
-
-
-def _told(trial: Any) -> dict[str, Any]:
-    about = trial.user_attrs
-    begun, ended = trial.datetime_start, trial.datetime_complete
-    return {
-        "number": trial.number,
-        "state": "lost" if about.get("lost") else trial.state.name.lower(),
-        "settings": about.get("words", {}),
-        "values": trial.values,
-        "scores": {str(step): value for step, value in trial.intermediate_values.items()},
-        "folder": about.get("folder"),
-        "error": about.get("error"),
-        "seconds": (ended - begun).total_seconds() if begun and ended else None,
-    }
 
 
 def _folder_of(config: Config) -> Path:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headswap.errors import ConfigError
+from headswap.errors import ConfigError, RunError
 from headswap.search_space import Choice, Conditions, Dimension, Span, spelled
 from headswap.seeds import Seeds
 from headswap.spine import SweepConfig
@@ -24,7 +24,7 @@ from headswap.spine import SweepConfig
 JOURNAL = "trials.journal"
 COSTS = {"seconds": ("seconds", "train"), "parameters": ("parameters", "trainable")}
 """Objectives that are no scores -> where they stand in result.json; less of them is better."""
-LOST = "lost"
+LOST, SECONDS = "lost", "seconds"
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ class Search:
         folder: the sweep's; None for a study that is forgotten.
         seed: what samplers draw from, together with how many trials there were when this process began: a sampler that
             began with the same seed again would propose its first settings again.
+        look: read alone: neither write into the folder nor wait for who does.
     """
 
     def __init__(
@@ -81,22 +82,36 @@ class Search:
         seed: int,
         folder: Path | None = None,
         conditions: Conditions | None = None,
+        *,
+        look: bool = False,
     ) -> None:
         self.optuna, self.how, self.objectives, self.conditions = require_optuna(), how, objectives, conditions
         self.space = _finite(space) if how.sampler == "grid" else dict(space)
         directions = ["maximize" if each.greater_is_better else "minimize" for each in objectives]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Optuna calls several of its parts experimental
-            self.study = self._study(folder, directions)
+            self.study = self._seen(folder) if look and folder else self._study(folder, directions)
             self.study.sampler = self._sampler(seed)
             self.study.pruner = self._pruner()
-        self._enqueue_grid(known=folder is not None)
+        if not look:
+            self._enqueue_grid(known=folder is not None)
+
+    def _seen(self, folder: Path) -> Any:
+        """Return the study that is there: Optuna's create_study would write into it."""
+        if not self.how.storage and not (folder / JOURNAL).is_file():
+            raise RunError(f"{folder}: no trial of this sweep has begun; found no {JOURNAL}; start it first")
+        try:
+            return self.optuna.load_study(study_name=self._name(folder), storage=self._storage(folder))
+        except KeyError as error:
+            raise RunError(f"{folder}: no trial of this sweep has begun; found an empty study; start it") from error
+
+    def _name(self, folder: Path | None) -> str:
+        return "sweep" if folder is None or not self.how.storage else folder.name  # a database holds many
 
     def _study(self, folder: Path | None, directions: Sequence[str]) -> Any:
-        name = "sweep" if folder is None or not self.how.storage else folder.name  # a database holds many
         try:
             return self.optuna.create_study(
-                storage=self._storage(folder), study_name=name, directions=directions, load_if_exists=True
+                storage=self._storage(folder), study_name=self._name(folder), directions=directions, load_if_exists=True
             )
         except Exception as error:
             if folder is None or not self.how.storage:

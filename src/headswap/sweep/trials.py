@@ -13,7 +13,7 @@ from typing import Any
 
 from headswap.errors import ConfigError, Stopped
 from headswap.pool import Job, OnEvent, Outcome
-from headswap.sweep.search import Search
+from headswap.sweep.search import SECONDS, Search
 
 PRUNED = "pruned"
 
@@ -35,6 +35,11 @@ class Trials:
         """Return the number and the settings of the trial that a job runs for."""
         trial = self._running[job.folder.path][0]
         return trial.number, trial.user_attrs["words"]
+
+    def took(self, job: Job, seconds: float) -> None:
+        """Note how long a job trained, where its trial's clock ran in a queue and beside others, too."""
+        for trial in self._running[job.folder.path]:
+            trial.set_user_attr(SECONDS, seconds)
 
     @property
     def hopeless(self) -> bool:
