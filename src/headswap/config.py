@@ -276,7 +276,8 @@ def identity(config: Config, content: dict[str, Any]) -> str:
     from headswap import __version__
 
     tree = to_dict(config)
-    for key in ("name", "seed", "run", "plugins", "hardware", "output", "study", "sweep", "stages", "tracker", "choices"):
+    where = ("hardware", "output", "tracker")  # and who looks on
+    for key in ("name", "seed", "run", "plugins", *where, "study", "sweep", "stages", "choices"):
         tree.pop(key)
     tree["train"].pop("save_every")  # saving changes no bit of the result
     tree |= {"seed": config.seed, "content": content, "version": __version__}

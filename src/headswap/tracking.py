@@ -257,8 +257,7 @@ class Curve:
 
     def __init__(self, path: Path, told: Told) -> None:
         self._path, self._told = path, told
-        self._file: Any = None
-        self._rest, self._seen, self._last = b"", 0, float("-inf")
+        self._place, self._seen, self._last = 0, 0, float("-inf")
         self._waiting: deque[dict[str, Any]] = deque()
 
     def news(self) -> Iterator[tuple[dict[str, float], int]]:
@@ -273,14 +272,16 @@ class Curve:
 
     def _read(self) -> bool:
         """Read the file until there is news; return whether there is."""
-        if self._file is None and self._path.exists():
-            self._file = open(self._path, "rb")  # noqa: SIM115 (as long as the process)
-        while self._file is not None and not self._waiting and (piece := self._file.read(1 << 20)):
-            *lines, self._rest = (self._rest + piece).split(b"\n")
-            for line in lines:
-                self._seen += 1
-                if self._seen > self._told.lines + len(self._waiting):
-                    self._waiting.append(json.loads(line))
+        if not self._path.exists():
+            return False
+        with open(self._path, "rb") as file:
+            file.seek(self._place)
+            while not self._waiting and (lines := [line for line in file.readlines(1 << 20) if line.endswith(b"\n")]):
+                self._place += sum(map(len, lines))
+                for line in lines:
+                    self._seen += 1
+                    if self._seen > self._told.lines + len(self._waiting):
+                        self._waiting.append(json.loads(line))
         return bool(self._waiting)
 
 

@@ -27,7 +27,7 @@ class MLflow:
 
     Args:
         folder: where mlflow.db and artifacts lie, unless there is a `uri`.
-        uri: of a tracking server or a database; null for the environment's MLFLOW_TRACKING_URI, else a file in `folder`.
+        uri: of a tracking server or a database; null for the environment's MLFLOW_TRACKING_URI, else mlflow.db.
         experiment: null for the run's experiment `name`.
     """
 

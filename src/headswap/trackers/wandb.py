@@ -42,7 +42,7 @@ class WandB:
         place.mkdir(parents=True, exist_ok=True)
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         for name in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR"):  # its own are in the user's home
-            os.environ.setdefault(name, str(place / ".wandb"))
+            os.environ.setdefault(name, str(place / "cache"))
         return make(
             "wandb",
             self.project or run.project,
