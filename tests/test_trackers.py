@@ -1,6 +1,5 @@
 """Trackers: each records a run's curve in a process of its own, and nothing that it does reaches the run."""
 
-import dataclasses
 import importlib.util
 import json
 import os
@@ -13,15 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from headswap import curve as curves
 from headswap import tracking
 from headswap.cli import main
 from headswap.config import build, compose, to_dict
+from headswap.curve import Curve, Told, settings
 from headswap.errors import ConfigError, RunError
 from headswap.launch import folder_of, job_of, run_jobs, train
 from headswap.records import read_json, read_jsonl
 from headswap.study.plan import audit
 from headswap.tracked import TrackedRun, Tracker
-from headswap.tracking import Curve, Told, settings
 from odd_trackers import Book
 from tiny_runs import ran, reviews, tiny
 
@@ -43,7 +43,7 @@ def config(table, tiny_body, tmp_path):
 @pytest.fixture
 def unhurried(monkeypatch):
     """Every line is told, and the run's end waits until it is."""
-    monkeypatch.setattr(tracking, "APART", 0.0)
+    monkeypatch.setattr(curves, "APART", 0.0)
     monkeypatch.setattr(tracking, "WAIT", 60.0)
 
 
@@ -110,9 +110,9 @@ def calls(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_nobody")  # trackio would ask the hub whose it is
 
     def hear(event, arguments):
-        if event == "socket.getaddrinfo" or (event == "socket.connect" and not isinstance(arguments[1], str | bytes)):
-            if place.parent.exists():  # a hook stays for as long as the process
-                place.open("a").write(f"{event} {arguments}\n")
+        reaches = event == "socket.connect" and not isinstance(arguments[1], str | bytes)  # a path is of this machine
+        if (reaches or event == "socket.getaddrinfo") and place.parent.exists():  # a hook stays as long as the process
+            place.open("a").write(f"{event} {arguments}\n")
 
     sys.addaudithook(hear)
 
