@@ -228,7 +228,7 @@ def follow(name: str, config: Config, folder: RunFolder, ear: _Ear) -> None:
 
 
 def _say(connection: Connection, name: str, config: Config, error: BaseException) -> None:
-    said = next(iter(str(error).splitlines()), "") or type(error).__name__
+    said = next(iter(str(error).splitlines()), "")[:200] or type(error).__name__
     text = f"tracker.{name}: failed; found {said}; the run goes on, and tracker_{name}.txt in its folder has more"
     with contextlib.suppress(OSError):
         connection.send(conceal(text, config.tracker[name]))
