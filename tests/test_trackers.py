@@ -128,6 +128,7 @@ def test_every_tracker_holds_the_whole_curve_of_a_run_that_went_on_once_and_call
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
     calls(tmp_path / "called", monkeypatch)
+    importlib.import_module("trackio")  # which reads at its import where it is to write
     made, folder, events = config(f"tracker=[{','.join(ALL)}]"), tmp_path / "run", []
     assert ran(folder, made, events.append, stop_at=4)["status"] == "stopped"
     states = sorted((folder / "checkpoint").iterdir())

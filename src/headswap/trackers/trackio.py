@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,9 @@ class Trackio:
         require("trackio", "trackio")
 
     def open(self, run: TrackedRun, make: Make) -> Any:
-        os.environ["TRACKIO_DIR"] = str(Path(self.folder).resolve())  # read when it is imported
+        os.environ["TRACKIO_DIR"] = str(Path(self.folder).resolve())
+        for name in [name for name in sys.modules if name.split(".")[0] == "trackio"]:
+            del sys.modules[name]  # it reads the folder when it is imported, and somebody may have done so
         from huggingface_hub import constants
 
         constants.HF_HUB_OFFLINE = True  # else it asks the hub who is logged in
