@@ -113,7 +113,8 @@ def ends(folder: RunFolder) -> dict[str, float]:
     }
 
 
-def status(folder: RunFolder) -> str:
-    """Return how the run ended, as its folder tells; one that still says `running` was killed."""
-    said = "finished" if folder.finished else str(folder.about().get("status", "killed"))
-    return "killed" if said == "running" else said
+def status(folder: RunFolder, killed: bool) -> str:
+    """Return how the run ended: as its folder tells, unless it was killed before it could write that down."""
+    if folder.finished:
+        return "finished"
+    return "killed" if killed else str(folder.about().get("status", "failed"))

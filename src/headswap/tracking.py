@@ -176,13 +176,16 @@ class _Ear:
         self.connection = connection
         self.begun, self.over = threading.Event(), threading.Event()
         self.lines: int | None = None
+        self.killed = False
         threading.Thread(target=self._hear, daemon=True).start()
 
     def _hear(self) -> None:
-        with contextlib.suppress(EOFError, OSError):
+        try:
             while (message := self.connection.recv()) != "ended":
                 self.lines = message
                 self.begun.set()
+        except (EOFError, OSError):
+            self.killed = True
         self.over.set()
         self.begun.set()
         time.sleep(LINGER)
@@ -224,7 +227,7 @@ def follow(name: str, config: Config, folder: RunFolder, ear: _Ear) -> None:
                 return
     if scores := ends(folder):
         writer.log(scores, step=told.step)
-    plug.close(writer, status(folder))
+    plug.close(writer, status(folder, ear.killed))
 
 
 def _say(connection: Connection, name: str, config: Config, error: BaseException) -> None:
