@@ -7,6 +7,7 @@ import pytest
 from headswap import config as configuration
 from headswap import elastic, worker
 from headswap.records import RunFolder, write_text
+from headswap.spine import Config
 from headswap.stopping import Stop
 from tiny_runs import reviews, tiny
 
@@ -77,7 +78,7 @@ def test_a_signal_that_foreign_code_wraps_is_still_a_stop(monkeypatch, tmp_path)
             raise ImportError("half a module") from error
 
     monkeypatch.setattr("headswap.run.run", swallowed)
-    monkeypatch.setattr("headswap.config.load", lambda path: None)
+    monkeypatch.setattr("headswap.config.load", lambda path: Config())
     write_text(tmp_path / "config.yaml", "")
     ended = worker.outcome(RunFolder(tmp_path), print, Stop())
     assert (ended["status"], ended["code"]) == ("stopped", 75)

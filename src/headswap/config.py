@@ -38,10 +38,11 @@ from headswap.spine import (
     SweepConfig,
     TrainConfig,
 )
+from headswap.tracked import Tracker
 from headswap.typecheck import conform
 
 PLUG_GROUPS = {"task": Task, "body": Body, "head": Head, "strategy": Strategy}
-GROUPS = ("task", "body", "head", "strategy", "metric", "hardware", "study", "sweep", "experiment")
+GROUPS = ("task", "body", "head", "strategy", "metric", "hardware", "study", "sweep", "tracker", "experiment")
 NODES = {
     "data": DataConfig,
     "train": TrainConfig,
@@ -107,14 +108,15 @@ def checked(config: Config) -> Config:
         raise ConfigError("\n".join(found))
     nodes = {group: completed(getattr(config, group), config.plugins) for group in PLUG_GROUPS}
     metric = {name: completed(node, config.plugins) for name, node in config.metric.items()}
-    return dataclasses.replace(config, **nodes, metric=metric)
+    tracker = {name: completed(node, config.plugins) for name, node in config.tracker.items()}
+    return dataclasses.replace(config, **nodes, metric=metric, tracker=tracker)
 
 
 def _plain_keys(config: Config) -> dict[str, Any]:
     """Return the spine without what a plug's fields may come from; a secret has no place in it."""
     tree = to_dict(config)
     tree["study"].pop("arms")
-    return {key: value for key, value in tree.items() if key not in (*PLUG_GROUPS, "metric", "stages")}
+    return {key: value for key, value in tree.items() if key not in (*PLUG_GROUPS, "metric", "tracker", "stages")}
 
 
 def build_plugs(config: Config) -> Plugs:
@@ -216,6 +218,7 @@ def _members(contract: type) -> set[str]:
 def _plug_faults(config: Config) -> Iterator[str]:
     nodes = [(group, getattr(config, group), contract) for group, contract in PLUG_GROUPS.items()]
     nodes += [(f"metric.{name}", node, Metric) for name, node in config.metric.items()]
+    nodes += [(f"tracker.{name}", node, Tracker) for name, node in config.tracker.items()]
     for key, node, contract in nodes:
         try:
             build(node, key, contract, config.plugins)
@@ -273,7 +276,8 @@ def identity(config: Config, content: dict[str, Any]) -> str:
     from headswap import __version__
 
     tree = to_dict(config)
-    for key in ("name", "seed", "run", "plugins", "hardware", "output", "study", "sweep", "stages", "choices"):
+    where = ("hardware", "output", "tracker")  # and who looks on
+    for key in ("name", "seed", "run", "plugins", *where, "study", "sweep", "stages", "choices"):
         tree.pop(key)
     tree["train"].pop("save_every")  # saving changes no bit of the result
     tree |= {"seed": config.seed, "content": content, "version": __version__}

@@ -231,6 +231,13 @@ def start(config: HardwareConfig, train: TrainConfig) -> Hardware:
     return Hardware(accelerator, chosen)
 
 
+def tracker(name: str, project: str, settings: Any, folder: str | None = None, /, **arguments: Any) -> Any:
+    """Begin one of Accelerate's trackers and return it; for a process that trains nothing."""
+    accelerator = Accelerator(cpu=True, log_with=name, project_dir=folder)
+    accelerator.init_trackers(project, settings or None, {name: arguments})
+    return accelerator.get_tracker(name)
+
+
 def _fsdp_plugin(precision: Precision) -> FullyShardedDataParallelPlugin:
     return FullyShardedDataParallelPlugin(mixed_precision_policy=precision_policy(precision.name))
 

@@ -21,6 +21,10 @@ EXTRAS = {
     "sweep": ("optuna",),
     "joblib": ("hydra_plugins.hydra_joblib_launcher",),
     "slurm": ("hydra_plugins.hydra_submitit_launcher",),
+    "trackio": ("trackio",),
+    "tensorboard": ("tensorboard",),
+    "mlflow": ("mlflow", "sqlalchemy", "alembic"),
+    "wandb": ("wandb",),
 }
 # Whose long rows are several features, which only tokenising tells.
 CUT = ("token_classification", "question_answering", "masked_language_modeling", "causal_language_modeling")
@@ -158,7 +162,7 @@ def print_doctor() -> int:
     for extra, modules in EXTRAS.items():
         lacking = [module for module in modules if util.find_spec(module) is None]
         said = f'missing {", ".join(lacking)}; pip install "headswap[{extra}]"' if lacking else "installed"
-        print(f"extra {extra:<7} {said}")
+        print(f"extra {extra:<11} {said}")
     return code
 
 

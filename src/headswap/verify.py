@@ -46,7 +46,7 @@ def verify_resume(config: Config, on_event: OnEvent) -> Compared:
     own = folder_of(config).path
     place = own.parent / "verify" / own.name
     shutil.rmtree(place, ignore_errors=True)
-    config = replace(config, output=replace(config.output, keep_model=True, reuse=True))
+    config = replace(config, output=replace(config.output, keep_model=True, reuse=True), tracker={})
     straight = Job(config, RunFolder(place / "straight"), "straight")
     _must_finish(straight, on_event)
     steps = straight.folder.result()["steps"]

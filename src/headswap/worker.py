@@ -117,14 +117,22 @@ def main() -> int:
 
 def outcome(folder: RunFolder, report: Report, stop: Stop) -> dict[str, Any]:
     """Run the folder's configuration; return how it ended as one message, whatever went wrong."""
+    with contextlib.ExitStack() as trackers:  # they end last: the folder tells them how the run did
+        return _outcome(folder, report, stop, trackers)
+
+
+def _outcome(folder: RunFolder, report: Report, stop: Stop, trackers: contextlib.ExitStack) -> dict[str, Any]:
     rank, told = int(os.environ.get("RANK", "0")), ""
     try:
         from headswap.config import load
         from headswap.run import run
+        from headswap.tracking import followed
 
         _require_config(folder)
         told = (folder / "config.yaml").read_text(encoding="utf-8")
-        ended = {"kind": "finished", "result": run(load(folder / "config.yaml"), folder, report, stop)}
+        config = load(folder / "config.yaml")
+        report = trackers.enter_context(followed(config, folder, report))
+        ended = {"kind": "finished", "result": run(config, folder, report, stop)}
         stop.patient = True  # from here on a signal changes nothing
         return ended
     except HeadswapError as error:

@@ -137,8 +137,9 @@ def judged(config: Config, flags: argparse.Namespace | None) -> Config:
 def audit(arms: dict[str, Config], treatment: str, control: str, may_differ: list[str]) -> None:
     """Refuse a comparison of runs that differ elsewhere than declared; a fair difference has one named cause."""
     first, second = (dict(flat(configuration.to_dict(arms[arm]))) for arm in (treatment, control))
-    keys = sorted(key for key in first.keys() | second.keys() if not key.startswith("choices."))  # names, no settings
-    differing = [key for key in keys if first.get(key) != second.get(key)]
+    keys = sorted(first.keys() | second.keys())
+    aside = ("choices", "tracker")  # names, and where curves go: no settings of a run
+    differing = [key for key in keys if key.split(".")[0] not in aside and first.get(key) != second.get(key)]
     undeclared = [
         key for key in differing if not any(key == allowed or key.startswith(f"{allowed}.") for allowed in may_differ)
     ]
