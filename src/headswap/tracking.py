@@ -30,6 +30,7 @@ from headswap.placeholders import conceal
 from headswap.records import METRICS, RunFolder, write_json
 from headswap.shield import flush, say
 from headswap.spine import Config
+from headswap.stopping import SIGNALS
 from headswap.tracked import TrackedRun, Tracker
 
 Report = Callable[[Mapping[str, Any]], None]
