@@ -153,12 +153,7 @@ def _leave(log: Path, kept: int) -> None:
     """Let go of what belongs to the run: its terminal, signals, files and locks, and its place among the ranks."""
     os.setsid()
     signal.set_wakeup_fd(-1)
-    for number in (
-        signal.SIGINT,
-        signal.SIGTERM,
-        signal.SIGUSR1,
-        signal.SIGUSR2,
-    ):  # the run's end is its own; but not its children's
+    for number in SIGNALS:  # the run's end is its own; but not its children's
         signal.signal(number, lambda *_: None)
     nothing = os.open(os.devnull, os.O_RDWR)
     for descriptor in map(int, os.listdir("/dev/fd")):
