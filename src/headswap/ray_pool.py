@@ -63,7 +63,7 @@ def drain_on_ray(source: Source, hardware: HardwareConfig, workers: int) -> str:
     Raises:
         ConfigError: Ray is not installed, no cluster answers, or no node of it has what a run asks for.
     """
-    with _connected(hardware.ray) as ray:
+    with connected(hardware.ray) as ray:
         needs = _needs(hardware, ray.nodes())
         room = _room(needs, ray.nodes())
         driver = _Driver(ray, source, hardware, needs)
@@ -242,7 +242,7 @@ def require_ray() -> Any:
 
 
 @contextlib.contextmanager
-def _connected(wanted: RayConfig) -> Iterator[Any]:
+def connected(wanted: RayConfig) -> Iterator[Any]:
     """Join the cluster, or start one on this machine that ends with this; one that the caller has joined stays."""
     ray = require_ray()
     if ray.is_initialized():

@@ -90,7 +90,7 @@ def perform(errand: Errand, post: Any) -> tuple[bool, str, int, str]:
         return True, "", 0, ""
     job = Job(configuration.read(errand.config, "config.yaml"), folder, "run", errand.stop_at, errand.seconds)
     source = _Only(job, sender)
-    asked = drain(warm_server([job]), source, _places(errand))
+    asked = drain(warm_server([job]), source, places_of(errand))
     sender.delivered()
     ended = source.outcome
     if asked == "SIGTERM" and (ended is None or ended.status == Stopped.status):
@@ -115,7 +115,7 @@ def _settled(errand: Errand) -> RunFolder:
     return RunFolder(Path(errand.folder))
 
 
-def _places(errand: Errand) -> Places:
+def places_of(errand: Errand) -> Places:
     """Return one place with the GPUs that Ray gave to this task, or none of the node's: the warm server saw others."""
     import ray
 
