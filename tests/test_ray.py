@@ -99,7 +99,7 @@ def test_eight_trials_on_two_workers_outlive_a_killed_worker(planned, tmp_path):
     assert [trial.state.name for trial in search.counted] == ["COMPLETE"] * 8
     assert hunter.hit is not None
     told = [said for title, said in hunter.events if title == hunter.hit.title]
-    assert any(said.startswith("its Ray worker died; begun again on") for said in told) and "resumed" in told
+    assert any(said.startswith("its Ray worker is gone; begun again on") for said in told) and "resumed" in told
     said = compare_runs(hunter.hit.folder.path, at_home(hunter.hit, tmp_path / "home"))
     assert said.same, said.lines
 
@@ -210,7 +210,10 @@ def test_a_cluster_that_does_not_answer_is_named_at_once(monkeypatch, tmp_path):
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     began = time.monotonic()
-    for address, said in (("127.0.0.1:1", "at 127.0.0.1:1; found"), ("auto", "at this machine; found")):
+    for address, said in (
+        ("127.0.0.1:1", "at 127.0.0.1:1; found"),
+        ("auto", "at this machine; found neither RAY_ADDRESS nor"),
+    ):
         with (
             pytest.raises(ConfigError, match=rf"^hardware\.ray\.address: no Ray cluster answers {said}"),
             connected(RayConfig(address)),

@@ -145,7 +145,7 @@ class _Driver:
             return self._source.heard(task.job, event)
         task.placed += 1
         if task.placed > 1:
-            self._say(task, f"its Ray worker died; begun again on {event['host']}, {task.placed}. start")
+            self._say(task, f"its Ray worker is gone; begun again on {event['host']} (start {task.placed})")
         return False
 
     def _say(self, task: _Task, text: str) -> None:
@@ -271,6 +271,8 @@ def _init(ray: Any, address: str) -> None:
     found = _running() if address == "auto" else address
     host, _, port = found.rpartition(":")
     try:
+        if not found:
+            raise ConnectionError("neither RAY_ADDRESS nor a cluster that ray start has begun")
         with socket.create_connection((host.strip("[]"), int(port)), timeout=10):  # Ray itself would try for minutes
             pass
         ray.init(found, **always)
