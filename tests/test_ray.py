@@ -17,7 +17,7 @@ from headswap.errors import ConfigError
 from headswap.launch import Job, job_of, run_jobs, side_by_side
 from headswap.prepare import prepare
 from headswap.ray_pool import connected, require_ray
-from headswap.ray_task import Errand, places_of
+from headswap.ray_task import Errand, perform, places_of
 from headswap.records import RunFolder, read_json
 from headswap.spine import RayConfig
 from headswap.sweep.execute import plan, sweep
@@ -69,8 +69,8 @@ def planned(cluster, table, tiny_body, tmp_path):
 class Hunter:
     """Kills a process of the long run, once it has trained a step: the Ray worker above it, or the child that trains."""
 
-    def __init__(self, worker: bool) -> None:
-        self.worker = worker
+    def __init__(self, worker: bool, number: int = signal.SIGKILL) -> None:
+        self.worker, self.number = worker, number
         self.hit: Job | None = None
         self.events: list[tuple[str, str]] = []
 
@@ -81,7 +81,9 @@ class Hunter:
             child = psutil.Process(int((job.folder / ".lock").read_text().split()[1]))
             server = child.parent()
             assert server is not None
-            (server.parent() if self.worker else child).kill()
+            above = server.parent()
+            assert above is not None and above.name().startswith("ray::")
+            os.kill(above.pid if self.worker else child.pid, self.number)
 
 
 def at_home(job, place):
@@ -127,6 +129,24 @@ def test_a_run_whose_worker_died_too_often_has_failed_with_a_reason(cluster, tab
     again = run_jobs([job], 1, lambda job, event: None)[0]
     assert again.finished and not again.reused
     assert compare_runs(job.folder.path, at_home(job, tmp_path / "home")).same
+
+
+def test_a_worker_that_is_told_to_end_hands_its_run_on(cluster, table, tiny_body, tmp_path):
+    """As Ray tells it before it takes a node away."""
+    job = job_of(tiny(table, tiny_body, tmp_path, *ON_RAY, *SAVING, f"train.max_steps={LONG}"))
+    hunter = Hunter(worker=True, number=signal.SIGTERM)
+    assert run_jobs([job], 1, hunter)[0].finished
+    said = [text for _, text in hunter.events]
+    assert "resumed" in said and any(text.startswith("its Ray worker is gone; begun again on") for text in said)
+
+
+def test_a_node_that_does_not_see_the_folder_says_so(cluster, tmp_path):
+    task = cluster.remote(perform).options(num_cpus=0)
+    nowhere, here = Errand("", "run", "/nowhere", (), 1, False), Errand("", "run", str(tmp_path), (), 1, False)
+    for errand, named in ((nowhere, "/nowhere"), (here, "run")):
+        finished, error, code, status = cluster.get(task.remote(errand, None))
+        assert (finished, code, status) == (False, 1, "failed")
+        assert error.startswith(f"{named}: it is not on ") and error.endswith("must be on a disk that all nodes see")
 
 
 def test_a_trial_on_ray_is_ended_early_and_its_state_is_saved(planned):
