@@ -10,7 +10,7 @@ FLOORS = {
     2: "frozen body_output cuts restart data encoded features bodyload tables arrow_cache model bodyconfig taskconfig warm_start architecture gates weights ledger hardware records engines sharding",
     3: "loop movement training afterstep step checkpoint schedule evaluate modelcard",
     4: "run runlog tracking curve lineage worker warm elastic resume provenance summary",
-    5: "sweep study predict export embed launch pool prepare stages verify screen transferability",
+    5: "sweep study predict export embed launch pool ray_pool ray_task prepare stages verify screen transferability",
     6: "cli commands sweep_commands model_commands predict_commands screen_commands commandline hydra_app overview progress __main__",
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}

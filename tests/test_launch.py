@@ -273,6 +273,8 @@ def test_children_inherit_what_a_strategy_says_that_it_imports(table, tiny_body,
         (4, None, 2, 2, ("0,1", "2,3")),
         (4, "2,GPU-a1", 1, 2, ("2", "GPU-a1")),
         (4, "", 1, 6, ()),
+        (0, None, 2, 3, ()),  # a run's processes share the cores out
+        (0, None, 8, 1, ()),
     ],
 )
 def test_gpus_are_shared_out_one_run_each(found, visible, each, runs, shares, monkeypatch):

@@ -32,6 +32,7 @@ from headswap.spine import (
     DataConfig,
     HardwareConfig,
     OutputConfig,
+    RayConfig,
     SaveConfig,
     Stage,
     StudyConfig,
@@ -51,6 +52,7 @@ NODES = {
     "study": StudyConfig,
     "sweep": SweepConfig,
 }
+INNER_NODES = (("train", "save_every", SaveConfig), ("hardware", "ray", RayConfig))
 
 
 @dataclass(frozen=True)
@@ -93,10 +95,11 @@ def from_dict(tree: dict[str, Any]) -> Config:
         if key in values:
             _refuse_unknown(values[key], schema, f"{key}.")
             values[key] = schema(**values[key])
-    saving = values["train"].save_every if "train" in values else None
-    if isinstance(saving, dict):
-        _refuse_unknown(saving, SaveConfig, "train.save_every.")
-        values["train"].save_every = SaveConfig(**saving)
+    for outer, key, schema in INNER_NODES:
+        inner = getattr(values[outer], key) if outer in values else None
+        if isinstance(inner, dict):
+            _refuse_unknown(inner, schema, f"{outer}.{key}.")
+            setattr(values[outer], key, schema(**inner))
     values["stages"] = [stage if isinstance(stage, Stage) else Stage(**stage) for stage in values.get("stages", [])]
     return Config(**values)
 

@@ -51,7 +51,7 @@ _OWN_OPTIONS = {
 def refuse_other_launchers(config: Config) -> None:
     """Refuse to train here what another launcher is to start. Raises ConfigError naming `headswap prepare`."""
     launcher = config.hardware.launcher
-    if launcher != "headswap":
+    if launcher not in ("headswap", "ray"):
         raise ConfigError(
             f"hardware.launcher: this command starts the processes itself; found {launcher}; type headswap prepare "
             f"with the same overrides, then the command that it prints"

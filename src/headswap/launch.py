@@ -19,7 +19,7 @@ from headswap.engines import refuse_other_launchers
 from headswap.errors import ConfigError, HeadswapError, Stopped, of_status
 from headswap.machine import cores, gpus
 from headswap.phases import Strategy
-from headswap.pool import Ends, Job, OnEvent, Outcome, Places, drain
+from headswap.pool import Ends, Job, OnEvent, Outcome, Places, Source, drain
 from headswap.records import RunFolder
 from headswap.shield import shielded
 from headswap.spine import Config, HardwareConfig
@@ -74,10 +74,27 @@ def run_jobs(jobs: Sequence[Job], workers: int, on_event: OnEvent, ends: Ends | 
     queue = _Queue(jobs, shielded(on_event), ends)
     count = len(queue.waiting)
     if count:
-        asked = drain(warm_server(queue.waiting), queue, places(workers, jobs[0].config.hardware))
+        asked = drained(queue.waiting, queue, workers)
         if asked:
             raise _stopped(asked, jobs, count, queue.outcomes)
     return queue.all()
+
+
+def drained(first: Sequence[Job], source: Source, workers: int) -> str:
+    """Run all jobs of a source, `workers` at a time: in children here, or as tasks of a Ray cluster.
+
+    Args:
+        first: jobs that are like those of the source, known before it gives any.
+
+    Returns:
+        The signal that came, if one did: what ran has saved its state then.
+    """
+    hardware = first[0].config.hardware
+    if hardware.launcher == "ray":
+        from headswap.ray_pool import drain_on_ray
+
+        return drain_on_ray(source, hardware, workers)
+    return drain(warm_server(first), source, places(workers, hardware))
 
 
 class _Queue:
@@ -132,14 +149,16 @@ def _stopped(asked: str, jobs: Sequence[Job], count: int, outcomes: Mapping[Path
 
 
 def side_by_side(hardware: HardwareConfig) -> int:
-    """Return how many runs go side by side: one a core with one thread each on a CPU, one a GPU (or its share of them).
+    """Return how many runs go side by side: one a core with one thread each, or one a GPU; 0: as Ray has room.
 
     Several single-threaded runs finish sooner than one run with many threads: a small body's layers are too short to
-    share out (1.2 times on 2 cores, docs/benchmarks.md).
+    share out (1.2 times on 2 cores, docs/benchmarks.md). A run of several processes counts as so many.
     """
+    if hardware.launcher == "ray":
+        return 0
     if found := _gpus(hardware):
         return max(1, len(found) // hardware.num_processes)
-    return 1 if hardware.device in ("cuda", "mps") else max(1, min(cores(), 8))
+    return 1 if hardware.device in ("cuda", "mps") else max(1, min(cores(), 8) // hardware.num_processes)
 
 
 def places(workers: int, hardware: HardwareConfig) -> Places:

@@ -21,6 +21,7 @@ EXTRAS = {
     "sweep": ("optuna",),
     "joblib": ("hydra_plugins.hydra_joblib_launcher",),
     "slurm": ("hydra_plugins.hydra_submitit_launcher",),
+    "ray": ("ray",),
     "trackio": ("trackio",),
     "tensorboard": ("tensorboard",),
     "mlflow": ("mlflow", "sqlalchemy", "alembic"),

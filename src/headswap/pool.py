@@ -83,11 +83,13 @@ class Places:
         count: how many run side by side.
         threads: of each, None for all cores.
         devices: CUDA devices as CUDA_VISIBLE_DEVICES names them, one for each child; none to leave that alone.
+        detached: children outlive what kills this process and its whole group, and save their states.
     """
 
     count: int = 1
     threads: int | None = None
     devices: tuple[str, ...] = ()
+    detached: bool = False
 
 
 @dataclass
@@ -141,19 +143,20 @@ def _begin(context: Any, job: Job, into: tuple[Source, Places, list[_Child]], si
     source, places, running = into
     free = [device for device in places.devices if device not in {child.device for child in running}]
     try:
-        running.append(_start(context, job, places.threads, free[0] if free else ""))
+        running.append(_start(context, job, places, free[0] if free else ""))
     except (OSError, EOFError) as error:  # a signal to the whole group ends the server too
-        source.ended(_unbegun(job, signals.asked, f"no process started; found {error!r}"))
+        source.ended(unbegun(job, signals.asked, f"no process started; found {error!r}"))
         return
     if signals.asked:  # while the child was being started, which takes seconds for the first one
         running[-1].process.terminate()
     source.heard(job, {"kind": "started"})
 
 
-def _start(context: Any, job: Job, threads: int | None, device: str) -> _Child:
+def _start(context: Any, job: Job, places: Places, device: str) -> _Child:
     from headswap.worker import Order, work
 
-    order = Order(configuration.dump(job.config), threads, not job.config.output.reuse, job.stop_at, device)
+    fresh = not job.config.output.reuse
+    order = Order(configuration.dump(job.config), places.threads, fresh, job.stop_at, device, places.detached)
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=work, args=(str(job.folder.path), order, sender), daemon=True)
     flush()  # a terminal that is gone would keep the process from starting
@@ -188,8 +191,8 @@ def _ended(child: _Child, asked: str) -> Outcome:
         return Outcome(child.job, False, error=last["error"], code=last["code"], status=last["status"])
     # it had not begun to listen; the server is gone
     if (asked or child.told) and child.process.exitcode in (-signal.SIGTERM, 255):
-        return _unbegun(child.job, asked or "request")
-    return _unbegun(child.job, "", _death(child.process.exitcode, child.job))
+        return unbegun(child.job, asked or "request")
+    return unbegun(child.job, "", _death(child.process.exitcode, child.job))
 
 
 def _overdue(job: Job) -> Outcome:
@@ -199,7 +202,7 @@ def _overdue(job: Job) -> Outcome:
     return Outcome(job, False, error=error, code=1, status="timed out")
 
 
-def _unbegun(job: Job, asked: str, error: str = "") -> Outcome:
+def unbegun(job: Job, asked: str, error: str = "") -> Outcome:
     """Return the outcome of a job whose process could not say itself how it ended: stopped by `asked`, else failed."""
     if asked:
         error = f"{job.folder.path}: stopped by {asked} before it began; the same command starts it"

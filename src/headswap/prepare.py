@@ -70,10 +70,10 @@ def _refuse(config: Config) -> None:
             f"stages: headswap prepare makes one run; found {len(config.stages)} stages; prepare each by its "
             f"overrides, the next one with run=FOLDER of the one before"
         )
-    if config.hardware.launcher == "headswap":
+    if config.hardware.launcher in ("headswap", "ray"):
         raise ConfigError(
-            "hardware.launcher: nothing to prepare, headswap starts this run itself; found headswap; type headswap "
-            "train, or choose hardware=fsdp2, deepspeed or slurm"
+            "hardware.launcher: nothing to prepare, headswap starts this run itself; found "
+            f"{config.hardware.launcher}; type headswap train, or choose hardware=fsdp2, deepspeed or slurm"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,6 +30,8 @@ _POSITIVE = (
     "hardware.threads",
     "hardware.num_processes",
     "hardware.num_machines",
+    "hardware.ray.cpus",
+    "hardware.ray.memory_gib",
     "study.seeds",
     "study.workers",
     "sweep.trials",
@@ -44,7 +47,7 @@ _CHOICES = {
     "train.precision": ("auto", "fp32", "bf16", "fp16"),
     "hardware.device": ("auto", "cpu", "cuda", "mps"),
     "hardware.engine": ("ddp", "fsdp2", "deepspeed"),
-    "hardware.launcher": ("headswap", "accelerate", "slurm"),
+    "hardware.launcher": ("headswap", "ray", "accelerate", "slurm"),
     "sweep.sampler": ("tpe", "random", "quasi_random", "grid"),
     "sweep.pruner": ("none", "halving", "hyperband"),
 }
@@ -96,12 +99,13 @@ def _hardware_faults(train: TrainConfig, hardware: HardwareConfig) -> Iterator[s
                 f"hardware.num_processes: counts over all machines and must divide; found {hardware.num_processes} on "
                 f"{hardware.num_machines} machines; set a multiple of {hardware.num_machines}"
             )
-    if hardware.launcher == "headswap" and (hardware.num_machines > 1 or hardware.engine != "ddp"):
+    if hardware.launcher in ("headswap", "ray") and (hardware.num_machines > 1 or hardware.engine != "ddp"):
         yield (
-            f"hardware.launcher: headswap starts plain DDP on one machine; found {hardware.engine} on "
+            f"hardware.launcher: {hardware.launcher} starts plain DDP on one machine; found {hardware.engine} on "
             f"{hardware.num_machines}; set hardware.launcher=accelerate or slurm, then headswap prepare"
         )
     yield from _engine_faults(train.save_every, hardware)
+    yield from _ray_faults(hardware)
     if train.ema is not None and hardware.engine == "deepspeed":
         yield (
             "train.ema: DeepSpeed keeps the weights that it trains in partitions of its own; found a mean asked for; "
@@ -127,6 +131,32 @@ def _engine_faults(saving: SaveConfig, hardware: HardwareConfig) -> Iterator[str
             f"saved; found steps={saving.steps}, seconds={saving.seconds}; set train.save_every.seconds=null and "
             f"train.save_every.steps=null to do without, or hardware.engine=fsdp2"
         )
+
+
+def _ray_faults(hardware: HardwareConfig) -> Iterator[str]:
+    ray = hardware.ray
+    if not re.fullmatch(r"auto|local|(\[[0-9a-fA-F:]+\]|[\w.-]+):[0-9]+", ray.address):
+        yield (
+            f"hardware.ray.address: no address of a cluster; found {ray.address!r}; set local, auto or HOST:PORT, on a "
+            "node of that cluster"
+        )
+    if ray.retries < 0:
+        yield f"hardware.ray.retries: must not be negative; found {ray.retries}; set 0 for none"
+    if ray.gpus is not None and (ray.gpus < 0 or (ray.gpus > 1 and ray.gpus % 1)):
+        yield f"hardware.ray.gpus: a share of one GPU or whole ones; found {ray.gpus:g}; set 0.5 or 2, or 0 for none"
+    elif ray.gpus and ray.gpus < hardware.num_processes > 1:
+        yield (
+            f"hardware.ray.gpus: every process needs one; found {ray.gpus:g} for {hardware.num_processes} processes; "
+            "set null for one a process"
+        )
+    if ray.gpus == 0 and hardware.launcher == "ray" and hardware.device == "cuda":
+        yield "hardware.ray.gpus: hardware.device=cuda computes on one; found 0; set null for one a process"
+    for name, amount in ray.resources.items():
+        if name in ("CPU", "GPU", "memory") or not amount > 0:
+            yield (
+                f"hardware.ray.resources.{name}: an amount above 0 of what nodes offer by a name of their own; found "
+                f"{amount:g}; correct it, or set hardware.ray.cpus, gpus or memory_gib"
+            )
 
 
 def batch_faults(train: TrainConfig, processes: int) -> Iterator[str]:

@@ -54,6 +54,17 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         raise RunError(f"{path}: a line is damaged; found {error}; run again") from error
 
 
+def _lock(file: Any, patience: float) -> None:
+    until = time.monotonic() + patience
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(0.1)
+
+
 def _is_json(line: bytes) -> bool:
     try:
         json.loads(line)
@@ -147,8 +158,12 @@ class RunFolder:
         return read_json(self / RESULT)
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the folder against a second process. Raises RunError with the holder's pid and host."""
+    def locked(self, patience: float = 0.0) -> Iterator[None]:
+        """Hold the folder against a second process; wait for its lock `patience` seconds.
+
+        Raises:
+            RunError: another process holds it; the message has its pid and host.
+        """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             # The file is never removed: a second opener must meet the same one.
@@ -157,7 +172,7 @@ class RunFolder:
             raise cannot_write(self.path, error) from error
         with lock as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _lock(file, patience)
             except BlockingIOError as error:
                 file.seek(0)
                 raise RunError(

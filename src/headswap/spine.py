@@ -75,6 +75,22 @@ class TrainConfig:
 
 
 @dataclass
+class RayConfig:
+    """Runs as tasks of a Ray cluster: which one, what a run reserves of a node, how often a lost run begins again.
+
+    `address`: local, auto or HOST:PORT. `cpus` and `gpus`: null for one a process, `gpus` where the cluster has some.
+    `resources`: name -> amount of what nodes offer by names of their own.
+    """
+
+    address: str = "local"
+    cpus: float | None = None
+    gpus: float | None = None
+    memory_gib: float | None = None
+    resources: dict[str, float] = field(default_factory=dict)
+    retries: int = 2
+
+
+@dataclass
 class HardwareConfig:
     """Where a run computes. None of it is part of a run's identity, but run.json records it.
 
@@ -89,6 +105,7 @@ class HardwareConfig:
     engine: str = "ddp"
     launcher: str = "headswap"
     sbatch: dict[str, Any] = field(default_factory=dict)
+    ray: RayConfig = field(default_factory=RayConfig)
 
 
 @dataclass

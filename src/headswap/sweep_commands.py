@@ -152,14 +152,17 @@ def _shown(made: Any) -> int:
         print(f"trial {trial.number}: {' '.join(f'{key}={word}' for key, word in words.items())}")
         print(f"  {job.folder.path} ({state})")
     count = workers(made.config)
+    beside = f"{count} side by side" if count else "as many side by side as the Ray cluster has room for"
     took = [
         (trial.datetime_complete - trial.datetime_start).total_seconds()
         for trial in (known.study.trials if known else [])
         if trial.datetime_complete and trial.values
     ]
     if took:
-        left = sum(took) / len(took) * max(0, search.total - done) / count
-        print(f"about {left:.0f} s left, {count} side by side, by the {len(took)} finished trials")
+        left = sum(took) / len(took) * max(0, search.total - done) / max(1, count)
+        print(
+            f"about {left:.0f} s left{'' if count else ' on one worker'}, {beside}, by the {len(took)} finished trials"
+        )
     else:
-        print(f"{count} side by side; how long it takes is known once a trial has finished")
+        print(f"{beside}; how long it takes is known once a trial has finished")
     return 0

@@ -37,6 +37,7 @@ class Order:
         fresh: forget what the folder holds.
         stop_at: save and stop after so many optimizer steps.
         device: the CUDA device to see, as CUDA_VISIBLE_DEVICES names it; empty for all.
+        detached: leave the parent's process group, which may be killed as a whole.
     """
 
     config: str
@@ -44,11 +45,14 @@ class Order:
     fresh: bool = False
     stop_at: int | None = None
     device: str = ""
+    detached: bool = False
 
 
 def work(path: str, order: Order, connection: Connection) -> None:
     """Run an order in this process; send events and at last `finished` or `failed`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means and tells its children
+    if order.detached:
+        os.setsid()
     if order.threads:
         os.environ["HEADSWAP_THREADS"] = str(order.threads)
     if order.device:

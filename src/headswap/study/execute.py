@@ -114,5 +114,5 @@ def record(cell: Planned, outcome: Outcome, folder: Path) -> RunRecord:
 
 
 def workers_of(config: Config) -> int:
-    """Return how many runs of a study go side by side."""
+    """Return how many runs of a study go side by side; 0 for as many as Ray has room for."""
     return config.study.workers or side_by_side(config.hardware)

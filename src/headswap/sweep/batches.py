@@ -93,7 +93,7 @@ class _Batches:
         """Yield as many jobs as may go side by side: all that are left, where no trial hangs on another."""
         sweep = self.made.config.sweep
         adaptive = sweep.sampler in ADAPTIVE or sweep.pruner != "none"
-        most = sweep.workers or (workers(self.made.config) if adaptive else None)
+        most = sweep.workers or (max(1, workers(self.made.config)) if adaptive else None)
         while (most is None or most > 0) and (job := self.trials.take()) is not None:
             most = None if most is None else most - 1
             yield job

@@ -15,8 +15,8 @@ from headswap import config as configuration
 from headswap.durable import cannot_write
 from headswap.engines import refuse_other_launchers
 from headswap.errors import ConfigError, RunError, Stopped
-from headswap.launch import job_of, places, side_by_side, warm_server
-from headswap.pool import Job, OnEvent, drain
+from headswap.launch import drained, job_of, side_by_side
+from headswap.pool import Job, OnEvent
 from headswap.records import RunFolder, read_json, write_json, write_text
 from headswap.search_space import Conditions, parse
 from headswap.shield import shielded
@@ -128,7 +128,7 @@ def sweep(made: Plan, on_event: OnEvent) -> Search:
     """
     with opened(made) as search:
         trials = Trials(search, made.job, shielded(on_event))
-        asked = drain(warm_server([job_of(made.config)]), trials, places(workers(made.config), made.config.hardware))
+        asked = drained([job_of(made.config)], trials, workers(made.config))
     ended_well(search, trials, asked)
     return search
 
@@ -174,6 +174,7 @@ def opened(made: Plan) -> Iterator[Search]:
 
 
 def workers(config: Config) -> int:
+    """Return how many trials go side by side; 0 for as many as Ray has room for."""
     return config.sweep.workers or side_by_side(config.hardware)
 
 
