@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
 from importlib import util
@@ -39,7 +40,10 @@ def ray_or_skip():
 def cluster(tmp_path_factory):
     """A cluster of two cores and two GPUs that are not there, which all tests' runs share; started and ended here."""
     ray = ray_or_skip()
-    with pytest.MonkeyPatch.context() as patch:
+    place = tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)  # its sockets need a short path
+    with place, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TMPDIR", place.name)
+        patch.setenv("RAY_AUTH_MODE", "token")  # as Ray would set it itself, and leave it
         patch.setenv("RAY_AUTH_TOKEN", "0" * 64)  # else Ray leaves one in the home folder
         patch.setenv("RAY_task_oom_retries", "0")
         before = signal.getsignal(signal.SIGTERM)
@@ -183,11 +187,12 @@ def test_what_no_node_has_is_refused(cluster, table, tiny_body, tmp_path):
         run_jobs([job], 1, lambda job, event: None)
 
 
-def test_a_stopped_command_saves_on_a_cluster_of_its_own(table, tiny_body, tmp_path):
-    ray_or_skip()
+def test_a_stopped_command_saves_on_a_cluster_of_its_own(cluster, table, tiny_body, tmp_path):
     words = [*words_of(table, tiny_body, Path("outputs")), *ON_RAY, "train.max_steps=2000", "hardware.ray.cpus=1"]
     command = [sys.executable, "-m", "headswap", "train", *words]
-    home = {**os.environ, "HOME": str(tmp_path)}
+    home = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")} | {
+        "HOME": str(tmp_path)
+    }
     first = subprocess.Popen(command, cwd=tmp_path, env=home, stdout=subprocess.PIPE, text=True)
     assert first.stdout is not None
     for line in first.stdout:

@@ -36,7 +36,7 @@ PATIENCE = 30.0
 """Seconds after which a run that no node has room for is told of; and that a result may take to be seen here."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Task:
     job: Job
     ref: Any
@@ -191,7 +191,7 @@ def _seen(job: Job) -> bool:
 def _death(error: Exception, task: _Task, ray: Any) -> str:
     lines = [line for line in str(error).strip().splitlines() if line.strip()] or [type(error).__name__]
     said = lines[-1] if isinstance(error, ray.exceptions.RayTaskError) else lines[0]
-    times = f"{max(1, task.placed)} times" if task.placed > 1 else "once"
+    times = f"{task.placed} times" if task.placed > 1 else "once"
     return (
         f"Ray could not do it; found {re.split(r'(?<=[.]) ', said)[0]}; it was begun {times}, see its log.txt; "
         "hardware.ray.retries says how often it is begun again"
