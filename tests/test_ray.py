@@ -43,7 +43,6 @@ def cluster(tmp_path_factory):
     place = tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)  # its sockets need a short path
     with place, pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_TMPDIR", place.name)
-        patch.setenv("RAY_AUTH_MODE", "token")  # as Ray would set it itself, and leave it
         patch.setenv("RAY_AUTH_TOKEN", "0" * 64)  # else Ray leaves one in the home folder
         patch.setenv("RAY_task_oom_retries", "0")
         before = signal.getsignal(signal.SIGTERM)
@@ -54,6 +53,7 @@ def cluster(tmp_path_factory):
         signal.signal(signal.SIGTERM, before)
         yield ray
         ray.shutdown()
+        os.environ.pop("RAY_AUTH_MODE", None)  # which Ray has set
 
 
 @pytest.fixture(scope="module")
