@@ -1,6 +1,6 @@
 """What a night's sweep takes, what it survives, and the same settings as a loop of Trainer scripts.
 
-    python bench/sweep_night.py [--trials 40] [--rows 500] [--probe] [--parts pruned faults trainer]
+    python bench/sweep_night.py [--trials 40] [--rows 500] [--probe] [--parts sweep pruned faults trainer] [OVERRIDES]
 
 `sweep` is `headswap sweep sweep=tpe`, `pruned` the same with successive halving, each in a folder without caches;
 `faults` is `pruned` once more, with three training processes and then the sweep itself killed (SIGKILL) and the sweep
@@ -35,8 +35,8 @@ KILLS = 3
 def words(flags: argparse.Namespace, root: Path) -> list[str]:
     return [
         f"task={flags.task}", f"body={flags.body}", f"strategy={'probe' if flags.probe else 'full'}",
-        f"data.train_rows={flags.rows}", "data.validation_rows=400", "data.test_rows=400", "hardware=cpu",
-        "output.keep_model=false", f"output.root={root}",
+        f"data.train_rows={flags.rows}", "data.validation_rows=200", "data.test_rows=200", "hardware=cpu",
+        "output.keep_model=false", f"output.root={root}", *flags.overrides,
     ]  # fmt: skip
 
 
@@ -145,6 +145,7 @@ def write_rows(given: list[str], place: Path) -> Path:
 
 
 def main() -> None:
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     parser = argparse.ArgumentParser(description="a night's sweep, and the same settings as Trainer scripts")
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--rows", type=int, default=500)
@@ -155,14 +156,20 @@ def main() -> None:
     parser.add_argument(
         "--scripts", type=int, help="how many of the settings run as Trainer scripts; all where not given"
     )
-    parser.add_argument("--parts", nargs="+", default=["pruned", "faults", "trainer"])
-    flags = parser.parse_args()
+    parser.add_argument("--parts", nargs="+", default=["sweep", "pruned", "faults", "trainer"])
+    parser.add_argument("overrides", nargs="*")
+    flags = parser.parse_intermixed_args()
+    if "trainer" in flags.parts and "sweep" not in flags.parts:
+        parser.error("--parts trainer runs the settings of the part sweep; name both")
     place = Path(tempfile.mkdtemp(prefix="sweep_night"))
     print(
-        f"{flags.trials} trials, {flags.rows} rows, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", flush=True
+        f"{flags.trials} trials of {flags.task}, {'probe' if flags.probe else 'full'}, {flags.rows} rows, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
+        flush=True,
     )
-    times = timed(command(flags, place / "sweep"))
-    print_sweep("sweep", times, place / "sweep", flags.workers)
+    times = (0.0, 0.0)
+    if "sweep" in flags.parts:
+        times = timed(command(flags, place / "sweep"))
+        print_sweep("sweep", times, place / "sweep", flags.workers)
     if "pruned" in flags.parts:
         print_sweep("pruned", timed(pruned(flags, place / "pruned")), place / "pruned", flags.workers)
     if "faults" in flags.parts:

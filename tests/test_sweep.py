@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from headswap.cli import main
-from headswap.config import compose
+from headswap.config import compose, load
+from headswap.curve import ends
 from headswap.errors import ConfigError, RunError
 from headswap.launch import job_of
-from headswap.records import read_json
+from headswap.records import RunFolder, read_json
 from headswap.search_space import parse
 from headswap.spine import SweepConfig
 from headswap.sweep.confirm import confirm
@@ -56,6 +57,11 @@ def test_a_sweep_runs_its_total_selects_on_validation_and_goes_on_to_a_higher_on
     assert all(1e-4 <= rate <= 1e-2 for rate in rates) and len(set(rates)) == 3
     told = read_json(made.folder / "sweep.json")
     assert [trial["state"] for trial in told["trials"]] == ["complete"] * 3
+    ran = [load(Path(trial["folder"]) / "config.yaml").sweep.trial for trial in told["trials"]]
+    assert ran == [f"{number} {made.folder.resolve()}" for number in range(3)]
+    ends_of = [set(ends(RunFolder(Path(trial["folder"])), trial=True)) for trial in told["trials"]]
+    assert ends_of == [{"seconds/train", "seconds/total"}] * 3  # a tracker hears no test score of a trial
+    assert "test/accuracy" in ends(RunFolder(Path(told["trials"][0]["folder"])), trial=False)
 
     more = done(reopened(made.folder, ["sweep.trials=5"]))
     again = [trial.params["train.learning_rate"] for trial in more.study.trials]
@@ -112,6 +118,20 @@ def test_trials_that_take_too_long_have_failed(planned):
     ended = {trial.user_attrs["words"]["train.max_steps"]: trial for trial in search.counted}
     assert (ended["2"].state.name, ended["5000"].state.name) == ("COMPLETE", "FAIL")
     assert "took longer than it may; found more than 4 s" in ended["5000"].user_attrs["error"]
+
+
+def test_a_trial_that_somebody_stops_is_a_failed_one_while_the_sweep_goes_on(planned):
+    made, hit = planned("sweep=grid", "sweep.space.train.max_steps=5000,2", "sweep.workers=1"), []
+
+    def stop_it(job, event):
+        if not hit and event["kind"] == "train" and event["total"] == 5000:
+            hit.append(job)
+            os.kill(int((job.folder / ".lock").read_text().split()[1]), signal.SIGTERM)
+
+    search = sweep(made, stop_it)
+    assert [trial.state.name for trial in search.counted] == ["FAIL", "COMPLETE"]
+    assert "stopped by SIGTERM after step" in search.counted[0].user_attrs["error"]
+    assert list((hit[0].folder / "checkpoint").iterdir())
 
 
 def test_several_objectives_give_the_pareto_set(planned):

@@ -99,12 +99,16 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str 
             yield f"{prefix}{key}", value if isinstance(value, str | int | float) else json.dumps(value, default=str)
 
 
-def ends(folder: RunFolder) -> dict[str, float]:
-    """Return the test scores and the seconds of a finished run."""
+def ends(folder: RunFolder, trial: bool) -> dict[str, float]:
+    """Return the test scores and the seconds of a finished run; of a sweep's trial the seconds alone.
+
+    Trials are chosen by what is looked at, and a test score that was chosen by is used up.
+    """
     if not folder.finished:
         return {}
     result = folder.result()
-    found = {"test": result["scores"]["test"], "seconds": {key: result["seconds"][key] for key in ("train", "total")}}
+    seconds = {key: result["seconds"][key] for key in ("train", "total")}
+    found = {"test": {} if trial else result["scores"]["test"], "seconds": seconds}
     return {
         f"{group}/{key}": value
         for group, values in found.items()

@@ -130,7 +130,7 @@ class SweepConfig:
 
     `space`: key -> Hydra's choice, range or interval, as text. `objectives` are selected on validation: names of
     metrics, `loss`, and costs: `seconds` (of training), `parameters` (that learn); empty for the first metric.
-    `trial`: set by a sweep for a run that a launcher starts: its number and the sweep's folder.
+    `trial`: set by a sweep for its trials: number and the sweep's folder.
     """
 
     sampler: str = "tpe"

@@ -47,7 +47,7 @@ def trial(config: Any) -> int:
     from headswap.sweep.alone import run_trial
     from headswap.sweep.trials import PRUNED
 
-    job = job_of(dataclasses.replace(config, sweep=type(config.sweep)()))
+    job = job_of(dataclasses.replace(config, sweep=type(config.sweep)(trial=config.sweep.trial)))
     outcome = run_trial(config.sweep.trial, job, lambda job, event: None)
     if outcome.finished:
         result = job.folder.result()

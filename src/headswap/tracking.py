@@ -226,7 +226,7 @@ def follow(name: str, config: Config, folder: RunFolder, ear: _Ear) -> None:
             failed, pause = True, AGAIN
             if over:
                 return
-    if scores := ends(folder):
+    if scores := ends(folder, config.sweep.trial is not None):
         writer.log(scores, step=told.step)
     plug.close(writer, status(folder, ear.killed))
 

@@ -16,13 +16,13 @@ from headswap.launch import run_jobs
 from headswap.pool import Job, OnEvent, Outcome
 from headswap.records import RunFolder
 from headswap.sweep.execute import reopened
-from headswap.sweep.trials import PRUNED
+from headswap.sweep.trials import PRUNED, trial_name
 
 
 def trial_word(folder: Path, number: int) -> str:
     """Return the override that makes a run this trial of the sweep in `folder`."""
-    path = str(folder.resolve()).replace("\\", "\\\\").replace('"', '\\"')
-    return f'sweep.trial="{number} {path}"'
+    name = trial_name(number, folder).replace("\\", "\\\\").replace('"', '\\"')
+    return f'sweep.trial="{name}"'
 
 
 def run_trial(word: str, job: Job, on_event: OnEvent) -> Outcome:

@@ -54,7 +54,7 @@ def sweep_in_batches(
         )
     say(f"sweep: {made.folder}")
     with opened(made) as search:
-        trials = Trials(search, made.job, _ignore)
+        trials = Trials(search, made.trial_job, _ignore)
         asked = _Batches(made, trials, launch, fixed, say).run()
     ended_well(search, trials, asked)
     return made, search

@@ -24,7 +24,7 @@ from headswap.spine import Config, SweepConfig
 from headswap.sweep.page import publish
 from headswap.sweep.search import Search, mend, objectives_of
 from headswap.sweep.summary import summary
-from headswap.sweep.trials import Trials
+from headswap.sweep.trials import Trials, trial_name
 
 COMMAND = "command.json"
 TRIED = 3
@@ -48,6 +48,12 @@ class Plan:
         """Return the run of some settings, key -> override word. Raises ConfigError where they cannot be composed."""
         made = self.composed([*(f"{key}={word}" for key, word in settings.items()), *more])
         return job_of(dataclasses.replace(made, sweep=SweepConfig()), title)
+
+    def trial_job(self, settings: Mapping[str, str], number: int) -> Job:
+        """Return the run of a trial, which knows itself as one: its test score is told to nobody."""
+        made = self.job(settings, f"trial {number}")
+        sweep = SweepConfig(trial=trial_name(number, self.folder))
+        return dataclasses.replace(made, config=dataclasses.replace(made.config, sweep=sweep))
 
     def search(self, forgotten: bool = False, look: bool = False) -> Search:
         """Return the sweep's study; with `forgotten` one in memory alone, with `look` one to read."""
@@ -127,8 +133,10 @@ def sweep(made: Plan, on_event: OnEvent) -> Search:
         RunError: so many trials failed that the sweep gave up; another process sweeps here.
     """
     with opened(made) as search:
-        trials = Trials(search, made.job, shielded(on_event))
+        trials = Trials(search, made.trial_job, shielded(on_event))
         asked = drained([job_of(made.config)], trials, workers(made.config))
+        if not asked:
+            trials.abandon()
     ended_well(search, trials, asked)
     return search
 

@@ -18,23 +18,34 @@ from headswap.sweep.search import SECONDS, Search
 PRUNED = "pruned"
 
 
+def trial_name(number: int, folder: Path) -> str:
+    """Return what `sweep.trial` says of a trial: its number and its sweep's folder."""
+    return f"{number} {folder.resolve()}"
+
+
 class Trials:
     """The source.
 
     Args:
-        job: (settings, title) -> the run that they make of the experiment.
+        job: (settings, number) -> the run that they make of the experiment.
         on_event: told of what runs say, and of reused ones.
     """
 
-    def __init__(self, search: Search, job: Callable[[Mapping[str, str], str], Job], on_event: OnEvent) -> None:
+    def __init__(self, search: Search, job: Callable[[Mapping[str, str], int], Job], on_event: OnEvent) -> None:
         self.search, self.job, self.on_event = search, job, on_event
         self._running: dict[Path, list[Any]] = {}
         self._pruned: set[Path] = set()
+        self._stopped: list[tuple[Any, str]] = []
 
     def asked_of(self, job: Job) -> tuple[int, dict[str, str]]:
         """Return the number and the settings of the trial that a job runs for."""
         trial = self._running[job.folder.path][0]
         return trial.number, trial.user_attrs["words"]
+
+    def abandon(self) -> None:
+        """Give up the trials whose runs somebody stopped while the sweep went on; their states are saved."""
+        for trial, error in self._stopped:
+            self.search.fail(trial, error)
 
     def took(self, job: Job, seconds: float) -> None:
         """Note how long a job trained, where its trial's clock ran in a queue and beside others, too."""
@@ -50,7 +61,7 @@ class Trials:
         while not self.hopeless and len(self.search.counted) < self.search.total:
             trial, words = self.search.ask()
             try:
-                job = dataclasses.replace(self.job(words, f"trial {trial.number}"), seconds=self.search.how.seconds)
+                job = dataclasses.replace(self.job(words, trial.number), seconds=self.search.how.seconds)
             except ConfigError as error:
                 self.search.fail(trial, str(error))
                 continue
@@ -82,7 +93,9 @@ class Trials:
                 self.search.tell(trial, outcome.job.folder.result())
             elif outcome.status == PRUNED or (path in self._pruned and outcome.status == Stopped.status):
                 self.search.prune(trial)
-            elif outcome.status != Stopped.status:  # stopped with the sweep: it goes on with the next one
+            elif outcome.status == Stopped.status:  # with the sweep, most likely: it goes on with the next one
+                self._stopped.append((trial, outcome.error))
+            else:
                 self.search.fail(trial, outcome.error)
         if path in self._pruned and outcome.status == Stopped.status:
             outcome.job.folder.note(status=PRUNED)
