@@ -162,10 +162,8 @@ def main() -> None:
     if "trainer" in flags.parts and "sweep" not in flags.parts:
         parser.error("--parts trainer runs the settings of the part sweep; name both")
     place = Path(tempfile.mkdtemp(prefix="sweep_night"))
-    print(
-        f"{flags.trials} trials of {flags.task}, {'probe' if flags.probe else 'full'}, {flags.rows} rows, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
-        flush=True,
-    )
+    what = f"{flags.trials} trials of {flags.task}, {flags.rows} rows, {'probe' if flags.probe else 'full'}"
+    print(f"{what}; {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     times = (0.0, 0.0)
     if "sweep" in flags.parts:
         times = timed(command(flags, place / "sweep"))

@@ -48,7 +48,7 @@ def trial(config: Any) -> int:
     from headswap.sweep.trials import PRUNED
 
     job = job_of(dataclasses.replace(config, sweep=type(config.sweep)(trial=config.sweep.trial)))
-    outcome = run_trial(config.sweep.trial, job, lambda job, event: None)
+    outcome = run_trial(config.sweep, job, lambda job, event: None)
     if outcome.finished:
         result = job.folder.result()
         value = result["scores"]["validation"][result["primary"]]
