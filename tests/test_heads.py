@@ -85,12 +85,6 @@ def test_by_label_gives_the_random_twin_the_same_head(tiny_classifier):
     assert ledger.coverage == 0.0 and ledger.copied_labels == ("positive",)
 
 
-def test_label_names_for_numbers_are_refused(tiny_classifier, variant):
-    odd = variant(tiny_classifier, id2label={"bad": 0, "good": 1}, label2id=None)
-    with pytest.raises(WeightsError, match=r"id2label: has numbers of outputs for keys; found 'bad'; correct"):
-        swap(odd, Fresh(), ("bad", "good"))
-
-
 def test_by_label_takes_renamed_labels(tiny_classifier, variant):
     anonymous = variant(tiny_classifier, id2label={"0": "LABEL_0", "1": "LABEL_1", "2": "LABEL_2"}, label2id=None)
     head = ByLabel(rename={"LABEL_2": "good"})

@@ -68,20 +68,9 @@ def _without_kernels(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def label_names(raw: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the label names of a config.json in the order of the outputs, empty where it has none.
-
-    Raises:
-        WeightsError: what should be numbers of outputs are none.
-    """
+    """Return the label names of a config.json in the order of the outputs, empty where it has none."""
     table = raw.get("id2label") or {}
-    try:
-        return tuple(str(table[key]) for key in sorted(table, key=int))
-    except ValueError as error:
-        odd = next(key for key in table if not str(key).strip().lstrip("-").isdigit())
-        raise WeightsError(
-            f"id2label: has numbers of outputs for keys; found {odd!r}; correct the body's config.json, "
-            "or exchange id2label and label2id there"
-        ) from error
+    return tuple(str(table[key]) for key in sorted(table, key=int))
 
 
 def _checked_overrides(config: PreTrainedConfig, overrides: Mapping[str, Any], key: str = "body.config_overrides"):
