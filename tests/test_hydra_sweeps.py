@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from headswap.cli import main
-from headswap.commandline import with_sweeper
+from headswap.commandline import _await_the_end, with_sweeper
 from headswap.config import compose
-from headswap.errors import ConfigError
+from headswap.errors import ConfigError, Stopped
 from headswap.launch import job_of, run_jobs
 from headswap.records import read_json
 from headswap.search_space import swept
@@ -64,7 +64,19 @@ def test_headswaps_sweeper_is_chosen_where_the_words_need_it(words, chosen):
     assert ("hydra/sweeper=headswap" in with_sweeper("train", words)) == chosen
 
 
-def test_a_study_is_not_searched(capsys):
+@pytest.mark.parametrize(
+    ("executor", "number", "waits"), [("slurm", "SIGTERM", 1), ("slurm", "SIGUSR2", 0), ("local", "SIGTERM", 0)]
+)
+def test_a_job_that_slurm_is_about_to_end_waits_for_it(executor, number, waits, monkeypatch):
+    """One that ended by itself would be done for Slurm, and not come back after a preemption."""
+    slept = []
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", executor)
+    monkeypatch.setattr("headswap.commandline.time.sleep", slept.append)
+    _await_the_end(Stopped(f"stopped by {number} after step 3 of 9; its state is saved"))
+    assert len(slept) == waits
+
+
+def test_a_study_is_not_searched():
     with pytest.raises(ConfigError, match=r"^headswap compare -m: only runs can be searched; found sweep=tpe"):
         with_sweeper("compare", ["sweep=tpe", "seed=1,2"])
 
@@ -72,6 +84,8 @@ def test_a_study_is_not_searched(capsys):
 def test_a_multirun_searches_as_headswap_sweep_does_and_either_goes_on_with_the_other(words, capsys):
     code, found = swept_by(words, RATE, "sweep=random", "sweep.trials=3")
     assert (code, [trial["state"] for trial in found["trials"]]) == (0, ["complete"] * 3)
+    ran = [read_json(Path(trial["folder"]) / "result.json")["seconds"]["total"] for trial in found["trials"]]
+    assert [trial["seconds"] for trial in found["trials"]] == ran  # not those that it waited for its batch
     shown = capsys.readouterr().out
     assert "test accuracy" not in shown and shown.count("validation accuracy") >= 3
     with pytest.raises(SystemExit):

@@ -108,9 +108,11 @@ def show(made: Any, search: Any) -> None:
     """Print what came of a sweep, after confirming its best settings where that is asked for."""
     from rich.console import Console
 
-    from headswap.sweep.show import print_top
+    from headswap.records import read_json
+    from headswap.sweep.findings import SUMMARY, findings
+    from headswap.sweep.show import print_findings
 
-    print_top(search, Console())
+    print_findings(findings(read_json(made.folder / SUMMARY), made.folder), Console())
     if made.config.sweep.confirm:
         _confirm(made, search)
     print(f"report: {made.folder / 'report.html'}")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from headswap import config as configuration
+from headswap.bodyfiles import one_line
 from headswap.composition import forced
 from headswap.errors import ConfigError, RunError, Stopped
 from headswap.pool import Job, Outcome
@@ -104,7 +105,7 @@ class _Batches:
             try:
                 returned = self.launch([self._words(job) for job in jobs], self._launched)
             except Exception as error:
-                said = f"found {type(error).__name__}: {_line(error)}"
+                said = f"found {one_line(error)}"
                 if not any((job.folder / "config.yaml").exists() for job in jobs):
                     raise RunError(f"hydra/launcher: started no job; {said}; mend its settings") from error
                 lost = f"the launcher lost it, {attempt} times; {said}"

@@ -12,12 +12,12 @@ from typing import Any
 
 from headswap.launch import run_jobs
 from headswap.pool import Job, OnEvent
+from headswap.records import read_json
 from headswap.sweep.axes import brief
 from headswap.sweep.execute import Plan, workers
-from headswap.sweep.findings import SEED, Confirmed, Setting, findings
+from headswap.sweep.findings import SEED, SUMMARY, Confirmed, Setting, findings
 from headswap.sweep.search import Search
 from headswap.sweep.show import broken, listed, mean_text, say
-from headswap.sweep.summary import summary
 
 
 def confirm(made: Plan, search: Search, on_event: OnEvent) -> list[Confirmed]:
@@ -25,7 +25,7 @@ def confirm(made: Plan, search: Search, on_event: OnEvent) -> list[Confirmed]:
 
     Trials that differ in nothing or in their seed alone are one. Finished runs are not trained again.
     """
-    chosen, seeds = _chosen(made, search), _fresh(made, search)
+    chosen, seeds = _chosen(made), _fresh(made, search)
     cells = [(each, _job(made, each, seed)) for each in chosen for seed in seeds]
     outcomes = run_jobs([job for _, job in cells], workers(made.config), on_event) if cells else []
     objective, found = search.objectives[0], []
@@ -47,9 +47,9 @@ def confirm(made: Plan, search: Search, on_event: OnEvent) -> list[Confirmed]:
     return sorted(found, key=lambda each: (not each.again, sign * each.mean if each.again else 0.0))
 
 
-def _chosen(made: Plan, search: Search) -> list[Setting]:
+def _chosen(made: Plan) -> list[Setting]:
     """Return the best settings, each by its mean over the seeds that it was tried on; of a Pareto set, those in it."""
-    told = findings(summary(search), made.folder)
+    told = findings(read_json(made.folder / SUMMARY), made.folder)
     best = {trial.number for trial in told.best()}
     settings = [each for each in told.settings() if best.intersection(trial.number for trial in each.trials)]
     return settings[: made.config.sweep.confirm]

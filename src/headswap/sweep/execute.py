@@ -105,8 +105,7 @@ def _require_possible(made: Plan) -> None:
 
 def reopened(folder: Path, overrides: Sequence[str] = ()) -> Plan:
     """Return the sweep of a folder, with more words behind its own. Raises RunError where it is no sweep's."""
-    if not (folder / COMMAND).is_file():
-        raise RunError(f"{folder}: not a sweep folder; found no {COMMAND}; name the folder that headswap sweep printed")
+    _require_sweep(folder)
     told = read_json(folder / COMMAND)
     words = (*told["overrides"], *overrides)
     made = plan(configuration.compose(words, told["config_dirs"]), words, told["config_dirs"])
@@ -120,9 +119,13 @@ def reopened(folder: Path, overrides: Sequence[str] = ()) -> Plan:
 
 def seen(folder: Path) -> Search:
     """Return a sweep's study to read, also while the sweep runs: nothing is written, composed or waited for."""
+    _require_sweep(folder)
+    return Plan(configuration.load(folder / "config.yaml"), (), (), folder).search(look=True)
+
+
+def _require_sweep(folder: Path) -> None:
     if not (folder / COMMAND).is_file():
         raise RunError(f"{folder}: not a sweep folder; found no {COMMAND}; name the folder that headswap sweep printed")
-    return Plan(configuration.load(folder / "config.yaml"), (), (), folder).search(look=True)
 
 
 def sweep(made: Plan, on_event: OnEvent) -> Search:

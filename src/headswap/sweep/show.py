@@ -14,7 +14,7 @@ from headswap.sweep.execute import seen
 from headswap.sweep.findings import CONFIRMED, SEED, STATES, SUMMARY, Confirmed, Findings, findings
 from headswap.sweep.lists import spread_text
 from headswap.sweep.page import draw, publish
-from headswap.sweep.search import JOURNAL, Search
+from headswap.sweep.search import JOURNAL
 from headswap.sweep.summary import summary
 
 WIDEST = 10_000
@@ -35,11 +35,6 @@ def redraw(folder: Path) -> Path:
     if journal.is_file() and (not told.is_file() or journal.stat().st_mtime_ns > told.stat().st_mtime_ns):
         return publish(folder, summary(seen(folder)))
     return draw(folder)
-
-
-def print_top(search: Search, console: Any, count: int = 10) -> None:
-    """Print the best trials, how the others ended, and each setting's importance."""
-    print_findings(findings(summary(search), Path()), console, count)
 
 
 def print_findings(found: Findings, console: Any, count: int = 10) -> None:
