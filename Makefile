@@ -29,7 +29,7 @@ demo: $(VENV)/made
 	@echo "open the report: $$(ls -t outputs/demo/study-*/report.html | head -n 1)"
 
 test: $(VENV)/made-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 lint: $(VENV)/made-dev
 	$(BIN)/ruff format --check

@@ -103,6 +103,25 @@ def variant(tmp_path: Path) -> Variant:
     return make
 
 
+def pytest_sessionfinish(session):
+    """Hand what this process counted to the one that prints the summary, where several run tests."""
+    import faults
+
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["faults"] = dict(faults.INJECTED), dict(faults.RESUMES)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    """Take over what a process that ran tests had counted."""
+    import faults
+
+    for kept, counted in zip(
+        (faults.INJECTED, faults.RESUMES), getattr(node, "workeroutput", {}).get("faults", ()), strict=False
+    ):
+        kept.update(counted)
+
+
 def pytest_terminal_summary(terminalreporter):
     """Say how many faults were injected, and whether every resume was exact."""
     import faults
