@@ -15,6 +15,7 @@ from headswap.errors import ConfigError, Stopped
 from headswap.launch import job_of, run_jobs
 from headswap.records import read_json
 from headswap.search_space import swept
+from headswap.sweep.batches import sweep_in_batches
 from slurm_array import Cluster
 from tiny_runs import reviews, words_of
 
@@ -143,6 +144,23 @@ def test_a_launcher_that_starts_nothing_is_told_of_once(words, capsys, monkeypat
         'headswap: hydra/launcher: started no job; found RuntimeError: Could not detect "srun"'
         in capsys.readouterr().err
     )
+
+
+def test_what_an_earlier_sweep_pruned_is_not_taken_for_pruned_by_a_launcher_that_lost_it(words):
+    """The launcher dies each time after its jobs began; their folders are those of trials that fell behind once."""
+    earlier = [job_of(compose([*words, f"seed={seed}"])).folder for seed in (1, 2)]
+    for folder in earlier:
+        (folder / "config.yaml").parent.mkdir(parents=True)
+        (folder / "config.yaml").touch()
+        folder.note(status="pruned")
+
+    def dies(jobs, first):
+        raise RuntimeError("lost its node")
+
+    sweep_in_batches([*words, "sweep=grid", "seed=1,2"], [], dies, lambda line: None)
+    found = told(words)["trials"]
+    assert [Path(trial["folder"]).name for trial in found] == [folder.path.name for folder in earlier]
+    assert [trial["state"] for trial in found] == ["fail", "fail"]
 
 
 def test_preempted_jobs_of_a_slurm_array_are_put_back_and_go_on_to_the_bit(words, tmp_path, monkeypatch):

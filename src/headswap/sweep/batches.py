@@ -76,6 +76,9 @@ class _Batches:
         """Launch batch after batch; return what stopped the sweep, if something did."""
         while jobs := list(self._taken()):
             asked = ""
+            for job in jobs:
+                if _pruned(job.folder):  # by an earlier sweep: this one has yet to judge it
+                    job.folder.note(status="waiting")
             numbers = ", ".join(str(self.trials.asked_of(job)[0]) for job in jobs)
             self.say(f"to the launcher: trials {numbers}, of {self.trials.search.total} in all")
             for job, code, error in self._ended(jobs):
