@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import pytest
 
 from headswap import config as configuration
-from headswap.config import build, compose, conf_dir, dump, from_dict, identity, load, to_dict
+from headswap.config import build, compose, conf_dir, dump, from_dict, load, to_dict
 from headswap.errors import ConfigError
+from headswap.identity import identity
 from headswap.overlays import overlay
 from headswap.phases import Strategy
 

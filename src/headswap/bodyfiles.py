@@ -45,6 +45,8 @@ def checkpoint_folder(folder: Path) -> Path:
     finished = (folder / "result.json").is_file()
     if not finished and ((folder / "run.json").is_file() or (folder / "checkpoint").is_dir()):
         raise WeightsError(f"{folder}: the run is unfinished; found no result.json; finish it with headswap train")
+    if finished and "baseline" in read_json(folder / "result.json"):
+        raise WeightsError(f"{folder}: a baseline's run has no body; found no model/; name a run that trained one")
     if finished and not (folder / "model").is_dir():
         raise WeightsError(f"{folder}: the run kept no model; found no model/ in it; rerun with output.keep_model=true")
     return folder / "model" if (folder / "model" / "config.json").is_file() else folder

@@ -205,9 +205,12 @@ def doctor(words: Sequence[str]) -> int:
 def _print_scores(result: dict[str, Any], reused: bool) -> None:
     scores = "  ".join(f"{name} {value:.4f}" for name, value in result["scores"]["test"].items())
     seconds = result["seconds"]["total"]
+    how = (
+        f"best step {result['best_step']} of {result['steps']}, {result['precision']}" if result["steps"] else "fitted"
+    )
     print(
         f"test ({result['rows']['test']} rows): {scores}  [{'reused' if reused else f'{seconds:.1f} s'}, "
-        f"best step {result['best_step']} of {result['steps']}, {result['precision']} on {result['device']}]"
+        f"{how} on {result['device']}]"
     )
 
 

@@ -107,7 +107,7 @@ def forced(overrides: Sequence[str]) -> list[str]:
     overrides = [_quoted(text) for text in overrides if not STAGE_WORD.match(text)]
     return [
         f"++{text}"
-        if re.match(r"(task|body|head|strategy|metric|tracker|sweep\.space|sweep\.conditions)\.[\w.]+=", text)
+        if re.match(r"(task|body|head|strategy|baseline|metric|tracker|sweep\.space|sweep\.conditions)\.[\w.]+=", text)
         else text
         for text in overrides
     ]

@@ -10,8 +10,6 @@ omegaconf are imported here, in cli.py and nowhere else, and only inside functio
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -23,6 +21,7 @@ import yaml
 from headswap.answers import misfits
 from headswap.contracts import Body, Head, Metric, Task
 from headswap.errors import ConfigError, nearest
+from headswap.fitted import Baseline, refused
 from headswap.phases import Strategy
 from headswap.placeholders import conceal, reveal
 from headswap.placeholders import faults as secret_faults
@@ -42,8 +41,8 @@ from headswap.spine import (
 from headswap.tracked import Tracker
 from headswap.typecheck import conform
 
-PLUG_GROUPS = {"task": Task, "body": Body, "head": Head, "strategy": Strategy}
-GROUPS = ("task", "body", "head", "strategy", "metric", "hardware", "study", "sweep", "tracker", "experiment")
+PLUG_GROUPS = {"task": Task, "body": Body, "head": Head, "strategy": Strategy, "baseline": Baseline}
+GROUPS = (*PLUG_GROUPS, "metric", "hardware", "study", "sweep", "tracker", "experiment")
 NODES = {
     "data": DataConfig,
     "train": TrainConfig,
@@ -57,13 +56,17 @@ INNER_NODES = (("train", "save_every", SaveConfig), ("hardware", "ray", RayConfi
 
 @dataclass(frozen=True)
 class Plugs:
-    """The objects a run is made of. `metrics[0]` selects the best weights and is what a study compares."""
+    """The objects a run is made of. `metrics[0]` selects the best weights and is what a study compares.
+
+    With a `baseline`, body, head and strategy have no part in the run.
+    """
 
     task: Task
     body: Body
     head: Head
     strategy: Strategy
     metrics: tuple[Metric, ...]
+    baseline: Baseline | None = None
 
 
 def conf_dir() -> Path:
@@ -109,7 +112,7 @@ def checked(config: Config) -> Config:
     found = [*secret_faults(_plain_keys(config)), *faults(config), *_plug_faults(config)]
     if found:
         raise ConfigError("\n".join(found))
-    nodes = {group: completed(getattr(config, group), config.plugins) for group in PLUG_GROUPS}
+    nodes = {group: completed(getattr(config, group), config.plugins) for group in _chosen(config)}
     metric = {name: completed(node, config.plugins) for name, node in config.metric.items()}
     tracker = {name: completed(node, config.plugins) for name, node in config.tracker.items()}
     return dataclasses.replace(config, **nodes, metric=metric, tracker=tracker)
@@ -125,13 +128,21 @@ def _plain_keys(config: Config) -> dict[str, Any]:
 def build_plugs(config: Config) -> Plugs:
     """Make the plugs. No I/O. Raises ConfigError for a class that is not allowed or a field that does not fit."""
     built = {
-        group: build(getattr(config, group), group, contract, config.plugins) for group, contract in PLUG_GROUPS.items()
+        group: build(getattr(config, group), group, contract, config.plugins)
+        for group, contract in _chosen(config).items()
     }
     metrics = tuple(build(node, f"metric.{name}", Metric, config.plugins) for name, node in config.metric.items())
     plugs = Plugs(**built, metrics=metrics)
     if fault := misfits(metrics, plugs.task.problem):
         raise ConfigError(fault)
+    if plugs.baseline and (fault := refused(plugs.baseline, type(plugs.baseline).__name__, plugs.task.problem)):
+        raise ConfigError(fault)
     return plugs
+
+
+def _chosen(config: Config) -> dict[str, type]:
+    """Return the groups that have a plug, with what it must offer: a run may be without a baseline alone."""
+    return {group: kind for group, kind in PLUG_GROUPS.items() if group != "baseline" or config.baseline is not None}
 
 
 def build(node: Any, key: str, contract: type, allowed: Sequence[str] = ()) -> Any:
@@ -162,7 +173,7 @@ def build(node: Any, key: str, contract: type, allowed: Sequence[str] = ()) -> A
         lacking = sorted(name for name in _members(contract) if not hasattr(plug, name))
         raise ConfigError(
             f"{key}._target_: does not serve as a {contract.__name__}; found {node['_target_']} without "
-            f"{', '.join(lacking)}; see headswap.contracts.{contract.__name__}"
+            f"{', '.join(lacking)}; see {contract.__module__}.{contract.__name__}"
         )
     return plug
 
@@ -219,7 +230,7 @@ def _members(contract: type) -> set[str]:
 
 
 def _plug_faults(config: Config) -> Iterator[str]:
-    nodes = [(group, getattr(config, group), contract) for group, contract in PLUG_GROUPS.items()]
+    nodes = [(group, getattr(config, group), contract) for group, contract in _chosen(config).items()]
     nodes += [(f"metric.{name}", node, Metric) for name, node in config.metric.items()]
     nodes += [(f"tracker.{name}", node, Tracker) for name, node in config.tracker.items()]
     for key, node, contract in nodes:
@@ -267,21 +278,3 @@ def read(text: str, where: str) -> Config:
     if not isinstance(tree, dict):
         raise ConfigError(f"{where}: not a configuration; found {type(tree).__name__}; remake the run")
     return from_dict(tree)
-
-
-def identity(config: Config, content: dict[str, Any]) -> str:
-    """Return the 8 hex digits a run is known by: its configuration and its data, without hardware and paths.
-
-    Args:
-        config: the resolved configuration.
-        content: what the task and the body say identifies their bytes (`identity()` of both plugs).
-    """
-    from headswap import __version__
-
-    tree = to_dict(config)
-    where = ("hardware", "output", "tracker")  # and who looks on
-    for key in ("name", "seed", "run", "plugins", *where, "study", "sweep", "stages", "choices"):
-        tree.pop(key)
-    tree["train"].pop("save_every")  # saving changes no bit of the result
-    tree |= {"seed": config.seed, "content": content, "version": __version__}
-    return hashlib.sha256(json.dumps(tree, sort_keys=True, default=str).encode()).hexdigest()[:8]

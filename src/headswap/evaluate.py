@@ -58,21 +58,14 @@ class Judge:
         _refuse_broken(outputs, split, encoded)
         if split not in self._rows:
             self._rows[split] = self.splits.of(split)[:]
-        observed = Observed(outputs, encoded, self._rows[split], self.tokenizer, self.splits.labels)
-        settled = self.task.calibrate(observed) if split == "validation" else dict(calibration or {})
-        answers = self.task.answers(replace(observed, calibration=settled))
-        values = {metric.name: metric.compute(answers) for metric in self.metrics}
-        return Scores(values, loss, tuple(encoded.ids), answers, calibration=settled)
+        observed = Observed(outputs, encoded, self._rows[split], self.tokenizer, self.splits.labels, calibration or {})
+        return judged(observed, self.task, self.metrics, (split, loss))
 
     def finish(self, model: torch.nn.Module) -> dict[str, Scores]:
         """Score validation, and test for the first and only time, with each example's value of the metrics it has."""
         validation = self.score(model, "validation")
         test = self.score(model, "test", validation.calibration)
-        return {"validation": self._by_example(validation), "test": self._by_example(test)}
-
-    def _by_example(self, scores: Scores) -> Scores:
-        found = {metric.name: metric.values(scores.answers) for metric in self.metrics if metric.per_example}
-        return replace(scores, examples={name: np.asarray(each) for name, each in found.items() if each is not None})
+        return {"validation": by_example(validation, self.metrics), "test": by_example(test, self.metrics)}
 
     def watch(self, select_by: str) -> Callable[[torch.nn.Module, str], Scores]:
         """Return what judges a model while it trains: `score`, or the loss alone, for which nothing is generated."""
@@ -137,6 +130,26 @@ class Judge:
         self.hardware.free_cache()
         for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
             yield from self._passes(model, split, half, observing)
+
+
+def judged(observed: Observed, task: Task, metrics: Sequence[Metric], found: tuple[str, float]) -> Scores:
+    """Read outputs as answers and score them.
+
+    Args:
+        observed: with the calibration that validation settled; validation itself settles its own.
+        found: the split's name, and the mean loss of these outputs.
+    """
+    split, loss = found
+    settled = task.calibrate(observed) if split == "validation" else dict(observed.calibration)
+    answers = task.answers(replace(observed, calibration=settled))
+    values = {metric.name: metric.compute(answers) for metric in metrics}
+    return Scores(values, loss, tuple(observed.features.ids), answers, calibration=settled)
+
+
+def by_example(scores: Scores, metrics: Sequence[Metric]) -> Scores:
+    """Return scores with the value that each example has of the metrics that are means of such."""
+    found = {metric.name: metric.values(scores.answers) for metric in metrics if metric.per_example}
+    return replace(scores, examples={name: np.asarray(each) for name, each in found.items() if each is not None})
 
 
 def _refuse_broken(outputs: Sequence[np.ndarray], split: str, encoded: Any) -> None:

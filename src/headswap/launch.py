@@ -17,8 +17,8 @@ from typing import Any
 from headswap import config as configuration
 from headswap.engines import refuse_other_launchers
 from headswap.errors import ConfigError, HeadswapError, Stopped, of_status
+from headswap.identity import identity
 from headswap.machine import cores, gpus
-from headswap.phases import Strategy
 from headswap.pool import Ends, Job, OnEvent, Outcome, Places, Source, drain
 from headswap.records import RunFolder
 from headswap.shield import shielded
@@ -30,10 +30,13 @@ __all__ = ["Job", "OnEvent", "Outcome", "folder_of", "job_of", "run_jobs", "trai
 def folder_of(config: Config) -> RunFolder:
     """Return the folder that belongs to this configuration and data; the same ones give the same folder."""
     plugs = configuration.build_plugs(config)
-    content = {"task": plugs.task.identity(), "body": plugs.body.identity()}
-    names = [config.choices.get(group, group) for group in ("task", "body", "strategy")]
-    name = "-".join([*names, str(config.body.get("init", "pretrained")), f"seed{config.seed}"])
-    return RunFolder(Path(config.output.root) / config.name / f"{name}-{configuration.identity(config, content)}")
+    content = {"task": plugs.task.identity()}
+    groups, starts = ["task", "baseline"], []
+    if plugs.baseline is None:
+        content["body"] = plugs.body.identity()
+        groups, starts = ["task", "body", "strategy"], [str(config.body.get("init", "pretrained"))]
+    name = "-".join([*(config.choices.get(group, group) for group in groups), *starts, f"seed{config.seed}"])
+    return RunFolder(Path(config.output.root) / config.name / f"{name}-{identity(config, content)}")
 
 
 def job_of(config: Config, title: str = "run") -> Job:
@@ -183,14 +186,16 @@ def warm_server(jobs: Sequence[Job]) -> Any:
     kinds = {_model_type(config) for config in _distinct_bodies(jobs)}
     os.environ["HEADSWAP_WARM"] = ",".join(sorted(filter(None, kinds)))
     os.environ["HEADSWAP_WARM_IMPORTS"] = ",".join(sorted(_packages(jobs)))
-    os.environ["HEADSWAP_WARM_DATA"] = configuration.dump(jobs[0].config)
+    shared = next((job for job in jobs if job.config.baseline is None), jobs[0])  # its tokenizer is proved too
+    os.environ["HEADSWAP_WARM_DATA"] = configuration.dump(shared.config)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["headswap.warm"])
     return context
 
 
 def _distinct_bodies(jobs: Sequence[Job]) -> list[Config]:
-    return list({str(job.config.body.get("source")): job.config for job in jobs}.values())
+    trained = [job.config for job in jobs if job.config.baseline is None]
+    return list({str(config.body.get("source")): config for config in trained}.values())
 
 
 def _model_type(config: Config) -> str | None:
@@ -204,10 +209,10 @@ def _model_type(config: Config) -> str | None:
 
 
 def _packages(jobs: Sequence[Job]) -> set[str]:
-    """Return what the runs' strategies will import, where that is slow (`imports` of the class)."""
-    distinct = {repr(job.config.strategy): job.config for job in jobs}.values()
-    strategies = [configuration.build(each.strategy, "strategy", Strategy, each.plugins) for each in distinct]
-    return {name for strategy in strategies for name in getattr(strategy, "imports", ())}
+    """Return what the runs' strategies or baselines will import, where that is slow (`imports` of the class)."""
+    distinct = {repr((job.config.strategy, job.config.baseline)): job.config for job in jobs}.values()
+    plugs = [configuration.build_plugs(each) for each in distinct]
+    return {name for each in plugs for name in getattr(each.baseline or each.strategy, "imports", ())}
 
 
 def _ignore(job: Job, event: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ def overlay(config: Config, changes: dict[str, Any], where: str) -> Config:
     """
     tree = configuration.to_dict(config)
     for group in configuration.PLUG_GROUPS:  # the option's name is no longer true of another class
-        if isinstance(changes.get(group), dict) and _other_plug(changes[group], tree[group]):
+        if isinstance(changes.get(group), dict) and _other_plug(changes[group], tree[group] or {}):
             tree["choices"][group] = str(changes[group]["_target_"]).split(".")[-2]
     _merge(tree, changes, where)
     return configuration.checked(configuration.from_dict(tree))

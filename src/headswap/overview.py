@@ -109,21 +109,27 @@ def run_plan(config: Config) -> Iterator[tuple[str, Any]]:
     plugs = build_plugs(config)
     splits = plugs.task.load(data_request(config), Seeds(config.seed))
     rows = rows_of(splits)["rows"]
-    steps = total_steps(config.train, -(-rows["train"] // config.train.batch_size))
     yield "rows", ", ".join(f"{count:,} {split}" for split, count in rows.items())
     if splits.labels.names:
         yield "labels", f"{splits.labels.count}: {', '.join(splits.labels.names)}"
+    folder = folder_of(config)
+    state = f"{folder.path} ({'finished' if folder.finished else 'to train'})"
+    if plugs.baseline is not None:
+        yield "baseline", f"{config.choices['baseline']}, which trains no body"
+        yield "folder", state
+        return
+    steps = total_steps(config.train, -(-rows["train"] // config.train.batch_size))
     least = "at least " if plugs.task.problem in CUT and config.train.max_steps is None else ""
     marks = evaluation_steps(config.train, steps)
     yield "steps", f"{least}{steps:,} of {config.train.batch_size} rows, validation after {marks}"
-    folder, model = folder_of(config), None
+    model = None
     try:
         found = counted(plugs.body, splits.labels, plugs.task.auto_class)
         model = found.pop("model")
         yield "parameters", ", ".join(f"{count:,} {part}" for part, count in found.items() if isinstance(count, int))
     except ConfigError as error:
         yield "parameters", str(error)
-    yield "folder", f"{folder.path} ({'finished' if folder.finished else 'to train'})"
+    yield "folder", state
     if model is not None:
         yield "phases", phase_table(plugs.strategy, model, config, steps)
 

@@ -70,6 +70,11 @@ def _refuse(config: Config) -> None:
             f"stages: headswap prepare makes one run; found {len(config.stages)} stages; prepare each by its "
             f"overrides, the next one with run=FOLDER of the one before"
         )
+    if config.baseline is not None:
+        raise ConfigError(
+            f"baseline: needs no launcher, it takes seconds on one core; found baseline="
+            f"{config.choices.get('baseline', '')}; type headswap train, or set baseline=none"
+        )
     if config.hardware.launcher in ("headswap", "ray"):
         raise ConfigError(
             "hardware.launcher: nothing to prepare, headswap starts this run itself; found "

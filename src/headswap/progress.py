@@ -57,7 +57,11 @@ class Watch:
             self.console.print(f"rows: {rows}")
             for warning in event["warnings"]:
                 self.console.print(f"data: {warning}", markup=False, highlight=False)
-            self.console.print(ledger_table(event["table"]))
+            if event["table"]:
+                self.console.print(ledger_table(event["table"]))
+
+    def _baseline(self, job: Job, event: Mapping[str, Any]) -> None:
+        self._ledger(job, {**event, "table": ()})
 
     def _train(self, job: Job, event: Mapping[str, Any]) -> None:
         said = f"loss {event['loss']:.3f} rate {event['learning_rate']:.0e}"

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
-from headswap.hardware import Hardware
 from headswap.lineage import lineage
 from headswap.placeholders import looks_secret
 from headswap.spine import Config
@@ -26,16 +25,16 @@ VARIABLES = re.compile(
 )
 
 
-def provenance(config: Config, hardware: Hardware) -> dict[str, Any]:
+def provenance(config: Config, hardware: Mapping[str, Any]) -> dict[str, Any]:
     """Return versions, git state, machine, seed, the variables that matter, what trained the body, and the start."""
     return {
         "versions": versions(),
         "headswap": metadata.version("headswap"),
         "git": git_state(),
-        "hardware": hardware.describe(),
+        "hardware": dict(hardware),
         "variables": variables(os.environ),
         "seed": config.seed,
-        "lineage": lineage(str(config.body.get("source", ""))),
+        "lineage": lineage(str(config.body.get("source", ""))) if config.baseline is None else [],
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "pid": os.getpid(),
     }

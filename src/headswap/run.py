@@ -54,15 +54,22 @@ def run(config: Config, folder: RunFolder, report: Report, stop: Stop | None = N
         Stopped: asked for; the state is saved, and calling `run` on the folder again goes on from there.
         HeadswapError: the data, the weights or the training failed; the folder keeps config, log and metrics so far.
     """
-    clock, stop, report = Clock(), stop or Stop(), heard(report)
-    plugs = configuration.build_plugs(config)
-    hardware = start(config.hardware, config.train)
+    plugs, report = configuration.build_plugs(config), heard(report)
+    if plugs.baseline is not None:
+        from headswap.baseline_run import run_baseline  # here, since it reads this module's words about data
+
+        return run_baseline(config, plugs, plugs.baseline, folder, report)
+    return _trained(config, plugs, folder, report, stop or Stop())
+
+
+def _trained(config: Config, plugs: Plugs, folder: RunFolder, report: Report, stop: Stop) -> dict[str, Any]:
+    clock, hardware = Clock(), start(config.hardware, config.train)
     _require_processes(config, plugs, hardware)
     seeds = Seeds(config.seed)
     folder = folder if hardware.first else Onlooker(folder.path)
     checkpoints = Checkpoints(folder / "checkpoint", config.train.save_every, report)
     resume = continued(folder, checkpoints, hardware)
-    about = provenance(config, hardware)
+    about = provenance(config, hardware.describe())
     folder.note(status="running", **about)
 
     splits = plugs.task.load(data_request(config), seeds)
@@ -270,7 +277,11 @@ def data_request(config: Config) -> DataRequest:
 
 def said_of(splits: Splits, batches: Batches) -> list[str]:
     """Return what a person should know of the data: repeats dropped, uneven labels, rows cut short, unknown tokens."""
+    return [*repeats_and_imbalance(splits), *batches.notes["warnings"]]
+
+
+def repeats_and_imbalance(splits: Splits) -> list[str]:
+    """Return what a person should know of the rows themselves."""
     dropped = sum(splits.notes.get("rows_dropped_as_repeats", {}).values())
     uneven = imbalance(splits.labels.problem, splits.notes.get("class_counts", {}).get("train", {}))
-    found = [f"{dropped:,} repeated rows were left out" if dropped else None, uneven]
-    return [*filter(None, found), *batches.notes["warnings"]]
+    return [*filter(None, (f"{dropped:,} repeated rows were left out" if dropped else None, uneven))]

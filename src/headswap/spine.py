@@ -177,6 +177,7 @@ class Config:
     body: Any = None
     head: Any = None
     strategy: Any = None
+    baseline: Any = None
     metric: dict[str, Any] = field(default_factory=dict)
     tracker: dict[str, Any] = field(default_factory=dict)
     data: DataConfig = field(default_factory=DataConfig)

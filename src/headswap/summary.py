@@ -27,26 +27,33 @@ def summary(
 ) -> dict[str, Any]:
     """Return result.json without its timings."""
     splits, ledger, progress, hardware = made
-    test = scores["test"]
     counts = ledger.summary()
+    return {
+        **outcome(metrics, splits, scores),
+        "steps": progress.step,
+        "planned_steps": progress.total,
+        "best_step": progress.best_step,
+        "stopped_early": progress.stopped_early,
+        "examples": progress.examples,
+        "parameters": {"trainable": progress.trainable, **parameter_counts(counts)},
+        **{key: hardware.describe()[key] for key in ("device", "processes", "threads", "precision")},
+    }
+
+
+def outcome(metrics: Sequence[Metric], splits: Splits, scores: Mapping[str, Scores]) -> dict[str, Any]:
+    """Return what result.json says of any run, however its model was made."""
+    test = scores["test"]
     return {
         "status": "finished",
         "primary": metrics[0].name,
         "greater_is_better": metrics[0].greater_is_better,
         "per_example": {metric.name: metric.per_example for metric in metrics},
         "scores": {split: {**found.values, "loss": found.loss} for split, found in scores.items()},
-        "steps": progress.step,
-        "planned_steps": progress.total,
-        "best_step": progress.best_step,
-        "stopped_early": progress.stopped_early,
-        "examples": progress.examples,
         "labels": list(splits.labels.names),
         **rows_of(splits),
-        "parameters": {"trainable": progress.trainable, **parameter_counts(counts)},
         "problem": splits.labels.problem,
         "collapsed": collapsed(test.answers),
         "calibration": dict(test.calibration),
-        **{key: hardware.describe()[key] for key in ("device", "processes", "threads", "precision")},
     }
 
 

@@ -59,7 +59,7 @@ def followed(config: Config, folder: RunFolder, report: Report) -> Iterator[Repo
 
     def tell(line: Mapping[str, Any]) -> None:
         report(line)
-        if line["kind"] == "ledger":  # the data is read and the model built: from here on there is a curve
+        if line["kind"] in ("ledger", "baseline"):  # the data is read and the model built: now there is a curve
             for follower in followers:
                 follower.send(folder.metrics.lines)
         warn()

@@ -40,9 +40,14 @@ def verify_resume(config: Config, on_event: OnEvent) -> Compared:
     Both runs are removed when they are the same, and kept for a look when they are not.
 
     Raises:
-        ConfigError: there are fewer than 2 steps.
+        ConfigError: there are fewer than 2 steps, as in a baseline's run.
         HeadswapError: a run failed.
     """
+    if config.baseline is not None:
+        raise ConfigError(
+            f"baseline: has no steps to stop between; found baseline={config.choices.get('baseline', '')}; set "
+            "baseline=none, or repeat a finished run: headswap rerun FOLDER --verify"
+        )
     own = folder_of(config).path
     place = own.parent / "verify" / own.name
     shutil.rmtree(place, ignore_errors=True)

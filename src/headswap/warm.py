@@ -37,4 +37,6 @@ if _text := os.environ.get("HEADSWAP_WARM_DATA"):  # the first run's configurati
     with contextlib.suppress(Exception):  # whatever is wrong with the data, the child will say it
         _config = read(_text, "the first run")
         _plugs, _seeds = build_plugs(_config), Seeds(_config.seed)
-        run.encoded(_plugs, _config, _plugs.task.load(run.data_request(_config), _seeds), _seeds)
+        _splits = _plugs.task.load(run.data_request(_config), _seeds)
+        if _plugs.baseline is None:
+            run.encoded(_plugs, _config, _splits, _seeds)

@@ -78,8 +78,9 @@ def work(path: str, order: Order, connection: Connection) -> None:
 def _done(folder: RunFolder, line: Line, stop: Stop) -> dict[str, Any]:
     from headswap.config import load
 
-    processes = load(folder / "config.yaml").hardware.num_processes
-    if processes == 1:
+    config = load(folder / "config.yaml")
+    processes = config.hardware.num_processes
+    if processes == 1 or config.baseline is not None:
         return outcome(folder, line.report, stop)
     from headswap.elastic import launch
 

@@ -53,6 +53,11 @@ def _model_of_run(folder: Path) -> tuple[Path, Config]:
         remedy = "give the same headswap train command again"
         raise RunError(f"{folder}: this run has not finished; found no result.json; {remedy}")
     config = configuration.load(folder / "config.yaml")
+    if config.baseline is not None:
+        raise RunError(
+            f"{folder}: a baseline's run has no model; found baseline={config.choices.get('baseline', '')}, whose "
+            "answers are in its predictions.parquet; name a run that trained a body"
+        )
     if not (folder / "model" / "config.json").is_file():
         found = "no model/config.json" if config.output.keep_model else "output.keep_model=false"
         remedy = "run it again with output.keep_model=true output.reuse=false"
