@@ -20,7 +20,7 @@ from headswap.spine import StudyConfig
 from headswap.study.figures import Figure, figures
 from headswap.study.report import render, terminal_table, write_report
 from headswap.study.results import Comparison, RunRecord, compare
-from headswap.study.traces import palettes
+from headswap.study.traces import SYMBOLS, palettes
 from study_folders import Made, make_study
 
 STUDY = StudyConfig(arms={"finetune": {}, "scratch": {}})
@@ -177,7 +177,7 @@ def _painted(node, colours):
 def test_text_and_lines_stand_out_from_the_paper(theme):
     colours = palettes()[theme]
     paper = _luminance(colours["@paper"])
-    for name in ("@ink", "@muted", *(f"@arm{index}" for index in range(6))):
+    for name in ("@ink", "@muted", *(f"@arm{index}" for index in range(len(SYMBOLS)))):
         low, high = sorted((paper, _luminance(colours[name])))
         assert (high + 0.05) / (low + 0.05) >= 4.5, name  # WCAG 2.2, 1.4.3
 

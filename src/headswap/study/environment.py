@@ -18,10 +18,15 @@ FEW_EXAMPLES = 100
 
 
 def environment(runs: Sequence[FinishedRun]) -> dict[str, tuple[str, ...]]:
-    """Return device, precision, threads and versions, each with the distinct values over all runs."""
+    """Return device, precision, threads and versions, each with the distinct values over all runs.
+
+    Where a baseline computes is left out beside trained runs: it is one core whatever theirs is.
+    """
     found: dict[str, set[str]] = {}
+    trained = any(not run.is_baseline for run in runs)
     for run in runs:
-        values = {key: run.result.get(key) for key in ("device", "precision", "threads")}
+        places = () if run.is_baseline and trained else ("device", "precision", "threads")
+        values = {key: run.result.get(key) for key in places}
         for section in ("versions", "git"):
             values |= flatten(run.about.get(section) or {}, section)
         for key, value in values.items():

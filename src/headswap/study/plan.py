@@ -5,17 +5,21 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from headswap import config as configuration
 from headswap.errors import ConfigError
+from headswap.identity import UNREAD_BY_BASELINES, identity
 from headswap.launch import Job, job_of
 from headswap.overlays import overlay
 from headswap.spine import Config, Stage
 from headswap.stages import Chain
+
+ALL_STAGES = "all"
+"""What an arm that is nothing without its experiment's stages says of them."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +54,25 @@ def plan(config: Config, flags: argparse.Namespace | None = None) -> list[Planne
     study = config.study
     if not study.arms:
         raise ConfigError("study.arms: a study needs arms; found none; choose one: headswap list study")
+    if config.baseline is not None:
+        chosen = config.choices.get("baseline", "")
+        raise ConfigError(
+            f"baseline: would stand in every arm of the study; found {chosen}; set it in an arm of its own, as "
+            "study=full does, or baseline=none"
+        )
     cells = []
     for seed in range(config.seed, config.seed + study.seeds):
         for size in sorted(study.sizes, reverse=True) or [None]:
             arms = {arm: Arm(config, arm, size, seed, flags) for arm in study.arms}
             made = {arm: each.final() for arm, each in arms.items()}
             audit(made, study.treatment, study.control, study.may_differ)
-            cells += [arms[arm].planned() for arm in sorted(made, key=lambda arm: -made[arm].train.epochs)]
+            cells += [arms[arm].planned() for arm in sorted(made, key=lambda arm: -_length(made[arm]))]
     return cells
+
+
+def _length(config: Config) -> float:
+    """Return how long a run is beside those of the other arms."""
+    return 0.0 if config.baseline is not None else config.train.epochs
 
 
 @dataclass(frozen=True)
@@ -95,13 +110,19 @@ class Arm:
 
     @property
     def _chained(self) -> bool:
-        left_out = self._changes.get("stages", None)
-        if left_out:
+        said = self._changes.get("stages", None)
+        if said and said != ALL_STAGES:
             raise ConfigError(
                 f"study.arms.{self.name}.stages: an arm has the experiment's stages or the last one alone; found "
-                f"{left_out}; set [] for the last one alone, or leave it out"
+                f"{said}; set [] for the last one alone, or leave it out"
             )
-        return bool(self.config.stages) and left_out is None
+        if said and not self.config.stages:
+            raise ConfigError(
+                f"study.arms.{self.name}.stages: the arm is a chain of stages, which the experiment must have; found "
+                "none; choose one, such as experiment=attribution"
+            )
+        # A baseline reads no body, so that none has to be trained for it.
+        return bool(self.config.stages) and said in (None, ALL_STAGES) and not self._changes.get("baseline")
 
     @property
     def _chain(self) -> Chain:
@@ -136,19 +157,24 @@ def judged(config: Config, flags: argparse.Namespace | None) -> Config:
 
 def audit(arms: dict[str, Config], treatment: str, control: str, may_differ: list[str]) -> None:
     """Refuse a comparison of runs that differ elsewhere than declared; a fair difference has one named cause."""
-    first, second = (dict(flat(configuration.to_dict(arms[arm]))) for arm in (treatment, control))
+    pair = [arms[arm] for arm in (treatment, control)]
+    first, second = (dict(flat(configuration.to_dict(config))) for config in pair)
     keys = sorted(first.keys() | second.keys())
-    aside = ("choices", "tracker")  # names, and where curves go: no settings of a run
-    differing = [key for key in keys if key.split(".")[0] not in aside and first.get(key) != second.get(key)]
-    undeclared = [
-        key for key in differing if not any(key == allowed or key.startswith(f"{allowed}.") for allowed in may_differ)
-    ]
+    aside = ["choices", "tracker"]  # names, and where curves go: no settings of a run
+    aside += UNREAD_BY_BASELINES if any(config.baseline is not None for config in pair) else ()
+    differing = [key for key in keys if not _under(key, aside) and first.get(key) != second.get(key)]
+    undeclared = [key for key in differing if not _under(key, may_differ)]
     if undeclared:
         shown = ", ".join(f"{key} ({first.get(key)} against {second.get(key)})" for key in undeclared)
         raise ConfigError(
             f"study.may_differ: arms {treatment} and {control} differ in keys it does not name; found {shown}; "
             f"give both arms one value, or declare the difference there"
         )
+
+
+def _under(key: str, nodes: Iterable[str]) -> bool:
+    """Say whether a dotted key is one of these, or below one."""
+    return any(key == node or key.startswith(f"{node}.") for node in nodes)
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -167,7 +193,7 @@ def study_folder(config: Config) -> Path:
     if config.stages:
         content["stages"] = [stage.__dict__ for stage in config.stages]
     names = "-".join(config.choices.get(group, group) for group in ("task", "body", "study"))
-    return Path(config.output.root) / config.name / f"study-{names}-{configuration.identity(config, content)}"
+    return Path(config.output.root) / config.name / f"study-{names}-{identity(config, content)}"
 
 
 def _title(arm: str, size: int | None, seed: int) -> str:

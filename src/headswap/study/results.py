@@ -100,6 +100,11 @@ class Comparison:
         """The arms with finished runs: treatment, control, then the others."""
         return tuple(dict.fromkeys(score.arm for score in self.scores))
 
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        """The arms that are fitted rather than trained, in the order of `arms`."""
+        return tuple(arm for arm in self.arms if self.configs.get(arm, {}).get("baseline") is not None)
+
     def score_of(self, arm: str, size: int | None) -> ArmScore | None:
         return next((score for score in self.scores if (score.arm, score.size) == (arm, size)), None)
 

@@ -14,6 +14,7 @@ import yaml
 from numpy.typing import NDArray
 
 from headswap.errors import RunError
+from headswap.identity import read_keys
 from headswap.lineage import told
 
 TINY = 1e-9
@@ -76,6 +77,11 @@ class FinishedRun:
         return self.record.folder
 
     @property
+    def is_baseline(self) -> bool:
+        """Whether it trained no body: it has no curve, no ledger, no precision."""
+        return self.config.get("baseline") is not None
+
+    @property
     def primary(self) -> str:
         return self.result["primary"]
 
@@ -101,7 +107,12 @@ class FinishedRun:
 
     @property
     def collapsed(self) -> bool:
-        """Whether the run predicts no better than always naming the test split's commonest label."""
+        """Whether the run predicts no better than always naming the test split's commonest label.
+
+        That is told of trained models: `majority` is what they are held against.
+        """
+        if self.is_baseline:
+            return False
         if self.result.get("collapsed"):
             return True
         if not self.classifies or not self.labels.size:
@@ -121,6 +132,8 @@ def read_run(record: RunRecord) -> FinishedRun:
             )
     predicted = _test_predictions(folder / "predictions.parquet", result["primary"])
     about = _json(folder / "run.json") if (folder / "run.json").exists() else {}
+    config = read_keys(_yaml(folder / "config.yaml"))
+    no_steps = config.get("baseline") is not None
     ledger = _json(folder / "ledger.json").get("summary", {}) if (folder / "ledger.json").exists() else {}
     if ledger and about.get("lineage"):
         ledger["lineage"] = told(about["lineage"])
@@ -128,8 +141,8 @@ def read_run(record: RunRecord) -> FinishedRun:
         record,
         result,
         *predicted,
-        _curve(folder / "metrics.jsonl", result["primary"]),
-        _yaml(folder / "config.yaml"),
+        LearningCurve(*np.empty((4, 0))) if no_steps else _curve(folder / "metrics.jsonl", result["primary"]),
+        config,
         about,
         ledger,
     )
@@ -203,9 +216,13 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _yaml(path: Path) -> dict[str, Any]:
     try:
-        return yaml.safe_load(_text(path)) or {}
+        node = yaml.safe_load(_text(path)) or {}
     except yaml.YAMLError as fault:
         raise RunError(f"{path}: not YAML; {_line(fault)}; run it again with output.reuse=false") from fault
+    if not isinstance(node, dict):
+        found = type(node).__name__
+        raise RunError(f"{path}: not a configuration; found {found}; run it again with output.reuse=false")
+    return node
 
 
 def _text(path: Path) -> str:

@@ -168,6 +168,8 @@ def design(comparison: Comparison) -> Iterator[tuple[str, str]]:
     starts = head_starts(comparison.ledgers)
     if len(set(starts.values())) > 1:
         yield "Heads", ", ".join(f"{arm} {start}" for arm, start in starts.items())
+    if comparison.baselines:
+        yield "Baselines", f"{', '.join(comparison.baselines)}: without a body; a choice of settings is validation's"
     yield "Tuning", TUNING.removeprefix("tuning: ")
     for key in ("device", "precision", "threads"):
         if key in comparison.environment:

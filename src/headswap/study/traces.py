@@ -9,15 +9,15 @@ from headswap.study.units import Unit
 
 FONT = "ui-sans-serif, system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 ARM_COLOURS = {
-    "light": ("#0b62a6", "#bf4a06", "#2b7a4b", "#7a4ba0", "#86690a", "#5a5a5a"),
-    "dark": ("#6db7f7", "#ff9e5e", "#71d09a", "#c9a2f2", "#e2c457", "#b4b4b4"),
+    "light": ("#0b62a6", "#bf4a06", "#2b7a4b", "#7a4ba0", "#86690a", "#5a5a5a", "#a8215c", "#0a7478"),
+    "dark": ("#6db7f7", "#ff9e5e", "#71d09a", "#c9a2f2", "#e2c457", "#b4b4b4", "#ff9cc4", "#5cd3d6"),
 }
 INKS = {
     "light": {"ink": "#1d1c1a", "muted": "#5d5951", "grid": "#e7e3da", "paper": "#fffefb", "margin": "#00000010"},
     "dark": {"ink": "#eceae5", "muted": "#aaa69d", "grid": "#34363c", "paper": "#1d1f23", "margin": "#ffffff14"},
 }
-SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star")
-DASHES = ("solid", "7px,4px", "2px,3px", "9px,3px,2px,3px", "12px,4px", "4px,2px")
+SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star", "triangle-down", "x")
+DASHES = ("solid", "7px,4px", "2px,3px", "9px,3px,2px,3px", "12px,4px", "4px,2px", "9px,3px,2px,3px,2px,3px", "2px,6px")
 
 
 def palettes() -> dict[str, dict[str, str]]:

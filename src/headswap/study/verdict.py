@@ -92,7 +92,7 @@ def _main(primary: Contrast, comparison: Comparison) -> str:
             f"Equivalent within ±{unit.margin(margin)}: {scores}: {gap} ({inner}; {design}). "
             f"The difference is smaller than the {unit.margin(margin)} you said matters."
         )
-    opening = "" if primary.outcome == "better" else "Transfer hurt here: "
+    opening = "" if primary.outcome == "better" or _fitted(comparison) else "Transfer hurt here: "
     body = f"{opening}{scores}: {gap} {_ends(primary, unit, design)}."
     return f"{body} {_matters(primary, unit, margin)}".rstrip()
 
@@ -160,7 +160,9 @@ def _standing(primary: Contrast) -> Iterator[str]:
 
 
 def _no_speed(comparison: Comparison) -> list[str]:
-    """Say why there is no learning curve, where the runs did not look at the metric while they trained."""
+    """Say why there is no learning curve, where an arm did not train or did not look at the metric in training."""
+    if fitted := _fitted(comparison):
+        return [f"No speed is named: {' and '.join(fitted)} did not train in steps, and so has no learning curve."]
     chosen = {config.get("train", {}).get("select_by") for config in comparison.configs.values()}
     if "loss" not in chosen:
         return []
@@ -249,11 +251,18 @@ def shown_saving(saved: tuple[LabelsSaved, ...]) -> LabelsSaved | None:
 
 
 def _scope(comparison: Comparison) -> str:
-    control = comparison.study.control
+    control, outside = comparison.study.control, "Not counted: what pre-training cost and the data it saw."
+    if fitted := _fitted(comparison):
+        return f"{outside} Of the pretrained body {' and '.join(fitted)} has nothing, its tokenizer included."
     return (
-        f"Not counted: what pre-training cost and the data it saw. The {control} arm still inherits the pretrained "
+        f"{outside} The {control} arm still inherits the pretrained "
         f"tokenizer, so that part of transfer is in both arms.{_heads(comparison)}"
     )
+
+
+def _fitted(comparison: Comparison) -> list[str]:
+    """Return which of the two arms is a baseline."""
+    return [arm for arm in (comparison.study.treatment, comparison.study.control) if arm in comparison.baselines]
 
 
 def _heads(comparison: Comparison) -> str:
