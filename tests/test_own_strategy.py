@@ -11,17 +11,22 @@ from headswap.records import read_json
 from test_readme import ROOT, blocks
 from tiny_runs import ran, reviews, words_of
 
-PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+PAGE, BASELINE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8").split("\n# A baseline of your own\n")
+
+
+def lay(page, folder):
+    """Write the page's two files where it says they stand."""
+    (code,), (option,) = blocks(page, "python"), blocks(page, "yaml")
+    for text in (code, option):
+        place = folder / re.match(r"# (\S+)\n", text)[1]
+        place.parent.mkdir(parents=True)
+        place.write_text(text)
 
 
 @pytest.fixture
 def own(tmp_path, monkeypatch):
-    """Write the page's two files where it says they stand; return the conf folder."""
-    (code,), (option,) = blocks(PAGE, "python"), blocks(PAGE, "yaml")
-    for text in (code, option):
-        place = tmp_path / re.match(r"# (\S+)\n", text)[1]
-        place.parent.mkdir(parents=True)
-        place.write_text(text)
+    """Lay the page's strategy into a package and a conf folder; return the latter."""
+    lay(PAGE, tmp_path)
     (tmp_path / "my_package" / "__init__.py").write_text("")
     monkeypatch.syspath_prepend(str(tmp_path))
     forget()
@@ -58,3 +63,14 @@ def test_a_misspelt_key_is_told(own, tiny_body, tmp_path):
     words = words_of(reviews(tmp_path / "reviews.csv"), tiny_body, tmp_path / "outputs")
     with pytest.raises(ConfigError, match=r"strategy.layer: .*layers"):
         compose([*words, "strategy=top_down", "+strategy.layer=1", "plugins=[my_package]"], [own])
+
+
+def test_the_pages_baseline_is_fitted_and_scored(tiny_body, tmp_path, monkeypatch):
+    lay(BASELINE, tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    words = words_of(reviews(tmp_path / "reviews.csv"), tiny_body, tmp_path / "outputs")
+    config = compose([*words, "baseline=lengths", "plugins=[my_cheap]"], [tmp_path / "cheap_conf"])
+    assert config.baseline["power"] == 0.5
+    assert ran(tmp_path / "run", config)["kind"] == "finished"
+    result = read_json(tmp_path / "run" / "result.json")
+    assert result["parameters"] == {"trainable": 2} and result["scores"]["test"]["accuracy"] > 0

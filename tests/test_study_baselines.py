@@ -89,7 +89,7 @@ def test_only_trained_arms_have_curves_and_ledgers(study):
 def test_a_baseline_is_warned_of_neither_as_collapsed_nor_as_another_device(study):
     said = " ".join(study.comparison.warnings)
     assert "majority" not in said and "tfidf" not in said and "Mixed" not in said
-    assert study.comparison.environment["precision"] == ("bf16",)
+    assert study.comparison.environment["precision"] == ("fp32",)
 
 
 def test_the_report_shows_what_a_baseline_read_and_no_more(study):
