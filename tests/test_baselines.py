@@ -1,5 +1,6 @@
 """Baselines: the numbers are scikit-learn's own, the folder is a run's, and what needs a model says that there is none."""
 
+import argparse
 import csv
 import json
 import random
@@ -35,6 +36,7 @@ from headswap.predict import Predictor
 from headswap.prepare import prepare
 from headswap.records import read_json, read_jsonl
 from headswap.seeds import Seeds
+from headswap.stages import stage_configs
 from odd_trackers import Book
 from tiny_runs import ran, reviews
 
@@ -340,6 +342,15 @@ def test_what_needs_a_model_says_that_a_baseline_has_none(tmp_path):
         verify.verify_resume(config, lambda job, event: None)
     with pytest.raises(ConfigError, match=r"^baseline: needs no launcher, it takes seconds on one core"):
         prepare(replace(config, hardware=replace(config.hardware, launcher="slurm")))
+
+
+def test_a_chain_of_stages_is_refused():
+    words = ["experiment=self_pretrain", "baseline=tfidf"]
+    flags = argparse.Namespace(overrides=words, config_dir=[])
+    with pytest.raises(
+        ConfigError, match=r"^baseline: has no body to hand on to the next stage; found tfidf and 2 stages"
+    ):
+        next(stage_configs(compose(words), flags))
 
 
 def test_a_tracker_is_told_the_scores(tmp_path):

@@ -29,7 +29,6 @@ def configured(table, body, root, *overrides):
         "study.seeds=2",
         "output.keep_model=false",
         "train.max_steps=3",
-        "train.precision=bf16",
     ]
     return tiny(table, body, root, *fixed, *ARMS, *overrides)
 

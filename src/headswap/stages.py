@@ -25,6 +25,11 @@ def stage_configs(config: Config, flags: argparse.Namespace) -> Iterator[tuple[s
             raise ConfigError(f"{words[0].split('=')[0]}: this experiment has no stages; found that word; leave it out")
         yield "run", config
         return
+    if config.baseline is not None:
+        raise ConfigError(
+            f"baseline: has no body to hand on to the next stage; found {config.choices.get('baseline', '')} and "
+            f"{len(config.stages)} stages; set baseline=none, or choose an experiment without stages"
+        )
     yield from Chain(config, flags).configs()
 
 
