@@ -12,7 +12,7 @@ from headswap.errors import ConfigError
 from headswap.records import read_json
 from headswap.study import execute, tables
 from headswap.study.figures import figures
-from headswap.study.plan import plan
+from headswap.study.plan import Arm, audit, plan
 from headswap.study.verdict import verdict
 from test_chains import in_this_process
 from tiny_runs import reviews, tiny
@@ -132,8 +132,8 @@ def test_a_baseline_of_the_whole_experiment_is_refused(table, tiny_body, root):
         plan(configured(table, tiny_body, root, "baseline=tfidf"))
 
 
-def test_an_arm_whose_task_it_cannot_serve_is_refused(tiny_body, tmp_path):
-    words = ["task=masked_language_modeling", "task.source=absent.csv", "task.text=[text]", "body=transformer"]
+def test_an_arm_whose_task_it_cannot_serve_is_refused(table, tiny_body, tmp_path):
+    words = ["task=masked_language_modeling", f"task.source={table}", "task.text=[text]", "body=transformer"]
     with pytest.raises(ConfigError, match=r"^baseline: TfIdf cannot serve this task; found masked_language_modeling"):
         plan(compose([*words, f"body.source={tiny_body}", "study.sizes=[]", f"output.root={tmp_path}", *ARMS]))
 
@@ -150,21 +150,13 @@ def words_of_tweets(body, root, *more):
 
 
 def test_the_full_study_is_fair_and_its_cheap_arms_come_last(tiny_body, tmp_path):
-    config = compose(words_of_tweets(tiny_body, tmp_path, "study=full"))
-    cells = plan(config)
-    arms = ["scratch_long", "probe", "scratch", "mean_var", "finetune", "lp_ft", "tfidf", "majority"]
-    assert [cell.arm for cell in cells[:8]] == arms and len(cells) == 8 * 3 * 5
-    epochs = {cell.arm: cell.job.config.train.epochs for cell in cells[:8]}
-    assert epochs["scratch_long"] == 4 * epochs["scratch"]
-    assert {cell.job.config.body["init"] for cell in cells if cell.arm == "mean_var"} == {"mean_var"}
-    for treatment, control in (
-        ("probe", "scratch"),
-        ("scratch_long", "scratch"),
-        ("finetune", "tfidf"),
-        ("tfidf", "majority"),
-    ):
-        named = [f"study.treatment={treatment}", f"study.control={control}", "study.seeds=1", "study.sizes=[100]"]
-        assert len(plan(compose(words_of_tweets(tiny_body, tmp_path, "study=full", *named)))) == 8
+    config = compose(words_of_tweets(tiny_body, tmp_path, "study=full", "study.seeds=1", "study.sizes=[100]"))
+    made = {cell.arm: cell.job.config for cell in plan(config)}
+    assert list(made) == ["scratch_long", "probe", "scratch", "mean_var", "finetune", "lp_ft", "tfidf", "majority"]
+    assert made["scratch_long"].train.epochs == 4 * made["scratch"].train.epochs
+    assert made["mean_var"].body["init"] == "mean_var"
+    for pair in (("probe", "scratch"), ("scratch_long", "scratch"), ("finetune", "tfidf"), ("tfidf", "majority")):
+        audit(made, *pair, config.study.may_differ)
 
 
 def test_a_chains_study_trains_no_stage_for_a_baseline(tiny_body, tmp_path):
@@ -179,7 +171,8 @@ def test_a_chains_study_trains_no_stage_for_a_baseline(tiny_body, tmp_path):
 def test_attribution_takes_outside_weights_self_pretraining_and_scale_apart(tiny_body, tmp_path):
     words = words_of_tweets(tiny_body, tmp_path, "experiment=attribution", "study.sizes=[20]", "study.seeds=1")
     flags = argparse.Namespace(overrides=words, config_dir=[])
-    cells = {cell.arm: cell for cell in plan(compose(words), flags)}
+    config = compose(words)
+    cells = {cell.arm: cell for cell in plan(config, flags)}
     assert {arm: cell.count for arm, cell in cells.items()} == {
         "pretrained": 1, "self_pretrained": 2, "mean_var": 1, "scratch": 1,
     }  # fmt: skip
@@ -198,8 +191,8 @@ def test_attribution_takes_outside_weights_self_pretraining_and_scale_apart(tiny
         if arm in ("mean_var", "scratch")
     }
     assert len(recipes) == 1  # else scale and recipe could not be told apart
-    named = argparse.Namespace(overrides=[*words, "study.treatment=self_pretrained"], config_dir=[])
-    assert len(plan(compose(named.overrides), named)) == 4
+    finals = {arm: Arm(config, arm, 20, 0, flags).final() for arm in cells}
+    audit(finals, "self_pretrained", "scratch", config.study.may_differ)
 
 
 def test_an_arm_that_is_a_chain_needs_an_experiment_of_stages(tiny_body, tmp_path):
