@@ -78,7 +78,10 @@ class TfIdf:
         """Yield (column, vectoriser that knows its training texts)."""
         from sklearn.feature_extraction.text import TfidfVectorizer
 
-        kinds = {"words": {"analyzer": "word", "token_pattern": WORD}, "characters": {"analyzer": "char_wb"}}
+        kinds: dict[str, dict[str, Any]] = {
+            "words": {"analyzer": "word", "token_pattern": WORD},
+            "characters": {"analyzer": "char_wb"},
+        }
         for name, kind in kinds.items():
             if (ends := getattr(self, name)) is None:
                 continue
