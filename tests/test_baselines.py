@@ -324,6 +324,9 @@ def test_the_command_line_says_what_it_fitted(tmp_path, capsys):
         cli.main(["train", *words])
     out = capsys.readouterr().out
     assert "rows: 96 train, 12 validation, 12 test" in out and "fitted on cpu]" in out and "head swap" not in out
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["plan", *words])
+    assert "study" not in capsys.readouterr().out
     lines = dict(run_plan(compose(words)))
     assert lines["baseline"] == "majority, which trains no body" and "finished" in lines["folder"]
     assert not {"steps", "parameters", "phases"} & set(lines)

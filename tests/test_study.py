@@ -216,9 +216,10 @@ def test_a_report_is_made_again_without_training(study, monkeypatch):
         execute.remake(study.folder.parent)
 
 
-def test_a_study_can_be_moved_with_its_runs(study, tmp_path):
+def test_a_study_can_be_moved_with_its_runs(study, tmp_path, monkeypatch):
     shutil.copytree(study.folder.parent, tmp_path / "elsewhere")
-    again = execute.remake(tmp_path / "elsewhere" / study.folder.name)
+    monkeypatch.chdir(tmp_path)
+    again = execute.remake(Path("elsewhere", study.folder.name))  # as one types it
     assert len(again.comparison.contrasts) == 2
     assert again.comparison.excluded == ()
 

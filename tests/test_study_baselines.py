@@ -2,10 +2,12 @@
 
 import argparse
 import html
+import io
 import re
 
 import pytest
 import yaml
+from rich.console import Console
 
 from headswap.config import compose, conf_dir
 from headswap.errors import ConfigError
@@ -13,6 +15,7 @@ from headswap.records import read_json
 from headswap.study import execute, tables
 from headswap.study.figures import figures
 from headswap.study.plan import Arm, audit, plan
+from headswap.study.report import terminal_table
 from headswap.study.verdict import verdict
 from test_chains import in_this_process
 from tiny_runs import reviews, tiny
@@ -89,6 +92,14 @@ def test_a_baseline_is_warned_of_neither_as_collapsed_nor_as_another_device(stud
     said = " ".join(study.comparison.warnings)
     assert "majority" not in said and "tfidf" not in said and "Mixed" not in said
     assert study.comparison.environment["precision"] == ("fp32",)
+
+
+def test_in_a_terminal_many_arms_stand_one_below_another(study):
+    console = Console(width=80, file=io.StringIO())
+    console.print(terminal_table(study.comparison))
+    lines = console.file.getvalue().splitlines()
+    assert any(re.search(r"20 │ tfidf +│ \d", line) for line in lines) and "…" not in "".join(lines)
+    assert sum(" tfidf " in line for line in lines) == 2
 
 
 def test_the_report_shows_what_a_baseline_read_and_no_more(study):

@@ -74,7 +74,8 @@ def print_plan(config: Config, flags: argparse.Namespace) -> None:
         console.print(
             "the rest of this stage, and those after it: known once the stage before has trained", soft_wrap=True
         )
-    _print_study(config, flags, console)
+    if config.baseline is None:  # which a study names in an arm
+        _print_study(config, flags, console)
 
 
 def _print_study(config: Config, flags: argparse.Namespace, console: Any) -> None:

@@ -70,14 +70,14 @@ def remake(folder: Path) -> Study:
 
 
 def _beside(folder: Path, name: str) -> Path:
-    """Return a run's folder as runs.json names it: `../RUN`, beside the study's, and nowhere else."""
+    """Return a run's folder as runs.json names it, from the study's: `../RUN` and nowhere else."""
     place = Path(name)
     if place.parts[:1] != ("..",) or len(place.parts) != 2 or place.name == "..":
         raise RunError(
             f"{folder / RUNS}: names a run outside the study's neighbours; found {name!r}; put the run's folder beside "
             "the study's and name it ../RUN"
         )
-    return folder / place
+    return place
 
 
 def draw(config: Config, folder: Path, records: Sequence[RunRecord]) -> Study:

@@ -19,6 +19,7 @@ from headswap.study.traces import DASHES
 from headswap.study.units import Unit, count
 from headswap.study.verdict import bracket, headline, title, verdict
 
+WIDE = 3  # arms that a terminal has room for side by side
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 
 
@@ -88,6 +89,8 @@ def hero(comparison: Comparison) -> dict[str, Any] | None:
 
 def terminal_table(comparison: Comparison) -> RichTable:
     """Return arm x size scores with the paired difference and its interval, for the command line."""
+    if len(comparison.arms) > WIDE:
+        return _line_by_line(comparison)
     unit = Unit(comparison.metric)
     table = RichTable(title=Text(f"test {unit.name}"), title_justify="left")
     table.add_column(comparison.words.rows, justify="right")
@@ -104,6 +107,22 @@ def terminal_table(comparison: Comparison) -> RichTable:
         if comparison.contrasts:
             cells += [_difference(found.get(arm), unit) for arm in others]
         table.add_row(count(labels), *map(Text, cells))
+    return table
+
+
+def _line_by_line(comparison: Comparison) -> RichTable:
+    """Return the same with a line an arm and size, where arms side by side would not fit into a terminal."""
+    unit = Unit(comparison.metric)
+    table = RichTable(title=Text(f"test {unit.name}"), title_justify="left")
+    for name in (comparison.words.rows, "arm", unit.name, f"− {comparison.study.control}"):
+        table.add_column(Text(name), justify="right" if name == comparison.words.rows else "left")
+    found = {(each.treatment, each.size): each for each in comparison.contrasts}
+    scores = sorted(comparison.scores, key=lambda score: (score.labels, comparison.arms.index(score.arm)))
+    for before, score in zip([None, *scores], scores, strict=False):
+        difference = _difference(found.get((score.arm, score.size)), unit)
+        if before is not None and before.labels != score.labels:
+            table.add_section()
+        table.add_row(*map(Text, (count(score.labels), score.arm, tables.arm_text(score, unit), difference)))
     return table
 
 
