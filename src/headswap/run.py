@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from headswap import config as configuration
 from headswap.answers import Scores
 from headswap.architecture import dice, role_names, split
+from headswap.body_change import measured
 from headswap.checkpoint import Checkpoints
 from headswap.checks import imbalance
 from headswap.config import Plugs
@@ -32,7 +34,7 @@ from headswap.modelcard import Facts, card
 from headswap.phases import Adaptation, Adapts, Corrects, StartsNew
 from headswap.provenance import provenance
 from headswap.ranges import batch_faults
-from headswap.records import Onlooker, RunFolder, write_json
+from headswap.records import BODY_CHANGE, Onlooker, RunFolder, write_json
 from headswap.resume import continued, micro_batch_of, state_facts
 from headswap.runlog import Clock, both, heard, settled
 from headswap.seeds import Seeds
@@ -110,6 +112,7 @@ def run(config: Config, folder: RunFolder, report: Report, stop: Stop | None = N
     if hardware.first:
         facts = Facts(config, plugs, splits, batches.notes, ledger, scores, told(about["lineage"]))
         _write(folder, facts, plain, tokenizer)
+        _measure(folder, facts, (plain, training), lambda: _swapped(plugs, config, (splits, batches), seeds, tokenizer))
         clock.lap("save")
         result["sha256"] = hashes(folder)
         result["saved"] = {"checkpoints": checkpoints.count, "seconds": round(checkpoints.seconds, 3)}
@@ -226,6 +229,16 @@ def _write(folder: RunFolder, facts: Facts, model: Any, tokenizer: Any) -> None:
     write_predictions(folder / PREDICTIONS, facts.scores, facts.plugs.metrics[0])
     if facts.config.output.keep_model:
         save(model, tokenizer, folder / "model", card(facts))
+
+
+def _measure(
+    folder: RunFolder, facts: Facts, trained: tuple[Any, Training], again: Callable[[], tuple[Any, Ledger]]
+) -> None:
+    """Write what training changed in the body, where that is wanted; `again` makes the model before the first step."""
+    if facts.config.train.measure_change:
+        began = time.perf_counter()
+        write_json(folder / BODY_CHANGE, measured(*trained, facts.ledger, again))
+        folder.note(measure_change={"seconds": round(time.perf_counter() - began, 3)})
 
 
 def _require_processes(config: Config, plugs: Plugs, hardware: Hardware) -> None:

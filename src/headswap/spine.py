@@ -71,6 +71,7 @@ class TrainConfig:
     gradient_checkpointing: bool = False
     find_batch_size: bool = False
     cache_features: bool = True
+    measure_change: bool = False
     save_every: SaveConfig = field(default_factory=SaveConfig)
 
 
@@ -121,6 +122,7 @@ class StudyConfig:
     margin: float | None = None
     confidence: float = 0.95
     workers: int | None = None
+    measure_change: bool = False
     may_differ: list[str] = field(default_factory=list)
 
 

@@ -19,9 +19,11 @@ import numpy as np
 from headswap.contracts import Metric
 from headswap.errors import RunError
 from headswap.spine import StudyConfig
+from headswap.study.body_change import BodyChange, body_changes
 from headswap.study.contrasts import Contrast, Pair, contrast
 from headswap.study.curves import Convergence, LabelsSaved
 from headswap.study.environment import environment, warnings_about
+from headswap.study.kept_layers import KeptLayers, kept_layers
 from headswap.study.runs import FinishedRun, RunRecord, read_run
 from headswap.study.summaries import (
     ArmScore,
@@ -73,6 +75,8 @@ class Comparison:
     configs: dict[str, dict[str, Any]] = field(default_factory=dict)
     data_notes: dict[str, Any] = field(default_factory=dict)
     problem: str = "single_label_classification"
+    body_changes: tuple[BodyChange, ...] = ()
+    kept_layers: tuple[KeptLayers, ...] = ()
 
     @property
     def margin(self) -> float:
@@ -99,6 +103,10 @@ class Comparison:
     def arms(self) -> tuple[str, ...]:
         """The arms with finished runs: treatment, control, then the others."""
         return tuple(dict.fromkeys(score.arm for score in self.scores))
+
+    def place_of(self, arm: str) -> int:
+        """Return the arm's place among colours: the treatment is 0 and the control 1 in every study."""
+        return list(dict.fromkeys((self.study.treatment, self.study.control, *self.arms))).index(arm)
 
     def score_of(self, arm: str, size: int | None) -> ArmScore | None:
         return next((score for score in self.scores if (score.arm, score.size) == (arm, size)), None)
@@ -147,6 +155,8 @@ def compare(
         *_samples(groups),
         first.about.get("data", {}).get("notes", {}),
         first.problem,
+        body_changes(groups, study.confidence),
+        kept_layers(groups, study, metric),
     )
 
 

@@ -1,0 +1,218 @@
+"""Figures: what training changed in the body, and how many pretrained layers it takes. Study chain: like figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from headswap.study.body_change import BodyChange, LayerMean
+from headswap.study.kept_layers import NOTHING, KeptLayers
+from headswap.study.page import NONE, Figure, Plot, Table
+from headswap.study.results import Comparison
+from headswap.study.traces import DASHES, SYMBOLS, band, layout_of, line, margin_band, named, padded
+from headswap.study.units import Unit, count, plural
+from headswap.study.verdict import percent
+
+CHANGE, ALIKE = Unit("relative_change"), Unit("cka")
+
+Mean = tuple[float, float, float | None, float | None]
+"""Where a mean stands on the x axis, the mean, and the ends of its interval."""
+
+
+def body_change(comparison: Comparison) -> Figure | None:
+    """Relative change and debiased CKA by layer, a line an arm, at the largest size; None where no run measured it."""
+    if not comparison.body_changes:
+        return None
+    rows = max(each.labels for each in comparison.body_changes)
+    shown = [each for each in comparison.body_changes if each.labels == rows]
+    names = max((each.layers for each in shown), key=len)
+    plots = []
+    for title, key, unit in (
+        ("How far the weights went", "relative_change", CHANGE),
+        ("How alike the outputs are", "cka", ALIKE),
+    ):
+        lines = [(each.arm, _by_layer(getattr(each, key), each.layers, names)) for each in shown]
+        traces = [trace for arm, means in lines for trace in _line(arm, means, (comparison, unit), "layer %{x}")]
+        if traces:
+            plots.append(
+                Plot(title, traces, _layer_layout(names, [mean for _, means in lines for mean in means], unit))
+            )
+    if not plots:
+        return None
+    share, row = percent(comparison.study.confidence), comparison.words.row
+    caption = (
+        f"Runs with {plural(rows, row)}; lines: means over seeds, bands: {share} t intervals. Left: |end − start| / "
+        "|start| of each layer's weights. Right: debiased CKA of its outputs before and after training, on the same "
+        "validation texts; 1 is the same but for rotation and scale, 0 nothing in common. A layer that moved little "
+        "and stayed near 1 was used as it came; one far below 1 does something else now, and in an arm that starts "
+        f"random there was nothing to keep.{_absent(shown)}"
+    )
+    ends = "; ".join(f"{each.arm}: {_told(each)}" for each in shown)
+    table = _change_table(comparison.body_changes, share, comparison.words.rows)
+    arms = tuple(dict.fromkeys(each.arm for each in shown))
+    description = f"Change of the body by layer. {ends}."
+    return Figure("body", "What training changed in the body", caption, description, tuple(plots), table, arms)
+
+
+def layers_kept(comparison: Comparison) -> Figure | None:
+    """Score, and difference to the arm that keeps all, against the pretrained layers that an arm begins with."""
+    cells = comparison.kept_layers
+    if not cells:
+        return None
+    unit, share, words = Unit(comparison.metric), percent(comparison.study.confidence), comparison.words
+    whole = next(each.arm for each in cells if each.difference is None)
+    plots = []
+    for labels in dict.fromkeys(each.labels for each in cells):
+        mine = [each for each in cells if each.labels == labels]
+        plots += _kept_plots(mine, comparison, unit, f"{whole} at 0")
+    sense = "" if comparison.greater_is_better else " (less is better)"
+    caption = (
+        f"Each point begins with one more pretrained layer, counted from the input; the layers above begin as random "
+        f"ones{sense}. Where the line levels off, the pretrained layers above brought nothing that this data did not "
+        f"teach. Left: mean test score, {share} t interval over seeds, small marks: the seeds. Right: the same seeds' "
+        f"difference to {whole}, which keeps all, {share} interval over {_scope(cells)}.{_recipes(cells)}"
+    )
+    lines = [
+        f"{_number(each)} layers kept with {plural(each.labels, words.row)}: {_score_text(each, comparison, unit)}"
+        for each in cells
+    ]
+    columns = ("arm", "layers kept", words.rows, "mean", f"{share} low", f"{share} high", f"minus {whole}")
+    columns += (f"{share} low", f"{share} high", "verdict")
+    rows = tuple(_kept_row(each, comparison, unit) for each in cells)
+    table = Table("Test score by pretrained layers kept", columns, rows)
+    title = "How many pretrained layers it takes"
+    return Figure("kept", title, caption, f"Score by layers kept. {'; '.join(lines)}.", tuple(plots), table)
+
+
+def _by_layer(means: Sequence[LayerMean], layers: Sequence[str], names: Sequence[str]) -> list[Mean]:
+    places = {name: place for place, name in enumerate(names)}
+    return [
+        (places[layer], each.mean, each.low, each.high)
+        for layer, each in zip(layers, means, strict=True)
+        if each.mean is not None and layer in places
+    ]
+
+
+def _line(arm: str, means: Sequence[Mean], drawn: tuple[Comparison, Unit], at: str) -> list[dict[str, Any]]:
+    """Return the mean line of an arm over its band; a band needs two runs."""
+    comparison, unit = drawn
+    index = comparison.place_of(arm) % len(SYMBOLS)
+    known = [(x, low, high) for x, _, low, high in means if low is not None and high is not None]
+    mean = line([x for x, *_ in means], [y * unit.scale for _, y, *_ in means], f"@arm{index}", 2.4, DASHES[index])
+    mean |= named(arm, index, f"{at}: {unit.hover()}")
+    cloud = band([x for x, *_ in known], [low for _, low, _ in known], [high for *_, high in known], (index, unit))
+    return ([cloud] if known else []) + ([mean] if means else [])
+
+
+def _layer_layout(names: Sequence[str], means: Sequence[Mean], unit: Unit) -> dict[str, Any]:
+    layout = layout_of(320, "layer, from below", "debiased CKA" if unit is ALIKE else "relative change of weights")
+    ticks = [name.replace("layer ", "").replace("embeddings", "emb.") for name in names]
+    layout["xaxis"] |= {"range": [-0.4, len(names) - 0.6], "tickvals": list(range(len(names))), "ticktext": ticks}
+    values = [value for _, mean, low, high in means for value in (mean, low, high) if value is not None]
+    layout["yaxis"] |= {"range": padded([0.0, *values])}
+    if unit is ALIKE:
+        layout["yaxis"] |= {"range": [min(-0.03, *values), 1.03]}
+    return layout
+
+
+def _told(change: BodyChange) -> str:
+    """Return an arm's lowest and highest layer in words."""
+    if not change.moved:
+        return "its body did not move"
+    said = []
+    for place in (0, -1):
+        far, alike = change.relative_change[place].mean, change.cka[place].mean
+        parts = [] if far is None else [f"relative change {CHANGE.score(far)}"]
+        parts += [] if alike is None else [f"CKA {alike:.2f}"]
+        said.append(f"{change.layers[place]} {' and '.join(parts) or 'not measured'}")
+    return ", ".join(said)
+
+
+def _absent(shown: Sequence[BodyChange]) -> str:
+    still = [each.arm for each in shown if not each.moved]
+    said = [f" The body of {', '.join(still)} did not move: 0 and 1 by construction."] if still else []
+    said += [f" Of {each.arm} {reason}." for each in shown for reason in each.absent]
+    return "".join(said)
+
+
+def _change_table(changes: Sequence[BodyChange], share: str, rows: str) -> Table:
+    def cells(mean: LayerMean) -> tuple[str, ...]:
+        return tuple(NONE if value is None else f"{value:.4f}" for value in (mean.mean, mean.low, mean.high))
+
+    lines = tuple(
+        (each.arm, layer, count(each.labels), *cells(far), *cells(alike), str(max(far.runs, alike.runs)))
+        for each in changes
+        for layer, far, alike in zip(each.layers, each.relative_change, each.cka, strict=True)
+    )
+    ends = (f"{share} low", f"{share} high")
+    columns = ("arm", "layer", rows, "relative change", *ends, "CKA", *ends, "runs")
+    return Table("Change of the body by layer: means over seeds", columns, lines, words=2)
+
+
+def _kept_plots(cells: Sequence[KeptLayers], comparison: Comparison, unit: Unit, zero: str) -> list[Plot]:
+    """Return the scores of one size, and the differences to the arm that keeps all where there are pairs."""
+    scores = {each.kept: comparison.score_of(each.arm, each.size) for each in cells}
+    points = [(kept, score) for kept, score in scores.items() if score is not None]
+    means = [(kept, score.mean, score.interval.low, score.interval.high) for kept, score in points]
+    seeds = [(kept, value * unit.scale) for kept, score in points for value in score.scores.values()]
+    marks = line([x for x, _ in seeds], [y for _, y in seeds], "@thin0", 1, "solid")
+    marks |= {"mode": "markers", "marker": {"symbol": "circle", "size": 5, "color": "@thin0"}}
+    arm = comparison.study.treatment
+    layout = _kept_layout(cells, f"test {unit.title}")
+    title = plural(cells[0].labels, comparison.words.row)
+    plots = [Plot(f"{title}: score", [marks, *_line(arm, means, (comparison, unit), "%{x} kept")], layout)]
+    gaps = [
+        (each.kept, each.difference.interval.mean, each.difference.interval.low, each.difference.interval.high)
+        if each.difference
+        else (each.kept, 0.0, None, None)
+        for each in cells
+    ]
+    layout = _kept_layout(cells, unit.difference_title)
+    layout["yaxis"] |= {"zeroline": True, "zerolinecolor": "@ink", "zerolinewidth": 1.5}
+    layout["shapes"] = [margin_band(comparison.margin * unit.scale)] if comparison.margin else []
+    return [*plots, Plot(f"{title}: difference, {zero}", _line(arm, gaps, (comparison, unit), "%{x} kept"), layout)]
+
+
+def _kept_layout(cells: Sequence[KeptLayers], y: str) -> dict[str, Any]:
+    layout = layout_of(340, "pretrained layers kept, from below", y)
+    numbers = [each.kept for each in cells]
+    ends = {"range": [min(numbers) - 0.4, max(numbers) + 0.4]}
+    layout["xaxis"] |= {**ends, "tickvals": numbers, "ticktext": [_number(each) for each in cells]}
+    return layout
+
+
+def _number(cell: KeptLayers) -> str:
+    if cell.kept == cell.layers:
+        return f"all {cell.layers}"
+    return {NOTHING: "none", 0: "0 + emb."}.get(cell.kept, str(cell.kept))
+
+
+def _scope(cells: Sequence[KeptLayers]) -> str:
+    return next((each.difference.scope for each in cells if each.difference), "seeds")
+
+
+def _recipes(cells: Sequence[KeptLayers]) -> str:
+    """Name the arms whose recipe is another, so that not all of the difference is the layers'."""
+    told = {each.arm: ", ".join(each.recipe) for each in cells if each.recipe}
+    said = "; ".join(f"{arm}: {keys}" for arm, keys in told.items())
+    return f" Other settings differ too, so not all of it is the layers' ({said})." if said else ""
+
+
+def _score_text(cell: KeptLayers, comparison: Comparison, unit: Unit) -> str:
+    score = comparison.score_of(cell.arm, cell.size)
+    gap = f", {unit.difference(cell.difference.interval.mean)} to all" if cell.difference else ""
+    return f"{NONE if score is None else unit.score(score.mean)}{gap}"
+
+
+def _kept_row(cell: KeptLayers, comparison: Comparison, unit: Unit) -> tuple[str, ...]:
+    score, gap = comparison.score_of(cell.arm, cell.size), cell.difference
+    values = (score.mean, score.interval.low, score.interval.high) if score else (None,) * 3
+    gaps = (gap.interval.mean, gap.interval.low, gap.interval.high) if gap else (None,) * 3
+    return (
+        cell.arm,
+        _number(cell),
+        count(cell.labels),
+        *(NONE if value is None else unit.score(value) for value in values),
+        *(NONE if value is None else unit.signed(value) for value in gaps),
+        gap.outcome if gap else NONE,
+    )
