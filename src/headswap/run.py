@@ -111,8 +111,10 @@ def run(config: Config, folder: RunFolder, report: Report, stop: Stop | None = N
     }
     if hardware.first:
         facts = Facts(config, plugs, splits, batches.notes, ledger, scores, told(about["lineage"]))
-        _write(folder, facts, plain, tokenizer)
-        _measure(folder, facts, (plain, training), lambda: _swapped(plugs, config, (splits, batches), seeds, tokenizer))
+        _write(
+            folder, facts, (plain, tokenizer),
+            lambda: measured(plain, training, ledger, lambda: _swapped(plugs, config, (splits, batches), seeds, tokenizer)),
+        )  # fmt: skip
         clock.lap("save")
         result["sha256"] = hashes(folder)
         result["saved"] = {"checkpoints": checkpoints.count, "seconds": round(checkpoints.seconds, 3)}
@@ -224,20 +226,14 @@ def _whole(plain: Any, model: Any, hardware: Hardware) -> Any:
     return plain
 
 
-def _write(folder: RunFolder, facts: Facts, model: Any, tokenizer: Any) -> None:
-    """Write what the run is judged by, and its model where that is wanted."""
+def _write(folder: RunFolder, facts: Facts, model: tuple[Any, Any], change: Callable[[], dict[str, Any]]) -> None:
+    """Write what the run is judged by, and where they are wanted its model and what training changed in the body."""
     write_predictions(folder / PREDICTIONS, facts.scores, facts.plugs.metrics[0])
     if facts.config.output.keep_model:
-        save(model, tokenizer, folder / "model", card(facts))
-
-
-def _measure(
-    folder: RunFolder, facts: Facts, trained: tuple[Any, Training], again: Callable[[], tuple[Any, Ledger]]
-) -> None:
-    """Write what training changed in the body, where that is wanted; `again` makes the model before the first step."""
+        save(*model, folder / "model", card(facts))
     if facts.config.train.measure_change:
         began = time.perf_counter()
-        write_json(folder / BODY_CHANGE, measured(*trained, facts.ledger, again))
+        write_json(folder / BODY_CHANGE, change())
         folder.note(measure_change={"seconds": round(time.perf_counter() - began, 3)})
 
 
