@@ -112,9 +112,12 @@ def run(config: Config, folder: RunFolder, report: Report, stop: Stop | None = N
     if hardware.first:
         facts = Facts(config, plugs, splits, batches.notes, ledger, scores, told(about["lineage"]))
         _write(
-            folder, facts, (plain, tokenizer),
-            lambda: measured(plain, training, ledger, lambda: _swapped(plugs, config, (splits, batches), seeds, tokenizer)),
-        )  # fmt: skip
+            folder,
+            facts,
+            (plain, tokenizer),
+            training,
+            lambda: _swapped(plugs, config, (splits, batches), seeds, tokenizer),
+        )
         clock.lap("save")
         result["sha256"] = hashes(folder)
         result["saved"] = {"checkpoints": checkpoints.count, "seconds": round(checkpoints.seconds, 3)}
@@ -226,14 +229,21 @@ def _whole(plain: Any, model: Any, hardware: Hardware) -> Any:
     return plain
 
 
-def _write(folder: RunFolder, facts: Facts, model: tuple[Any, Any], change: Callable[[], dict[str, Any]]) -> None:
-    """Write what the run is judged by, and where they are wanted its model and what training changed in the body."""
+def _write(
+    folder: RunFolder, facts: Facts, model: tuple[Any, Any], training: Training, again: Callable[[], tuple[Any, Ledger]]
+) -> None:
+    """Write what the run is judged by, and where they are wanted its model and what training changed in the body.
+
+    Args:
+        model: with its tokenizer.
+        again: makes the model as it was before the first step, with its ledger.
+    """
     write_predictions(folder / PREDICTIONS, facts.scores, facts.plugs.metrics[0])
     if facts.config.output.keep_model:
         save(*model, folder / "model", card(facts))
     if facts.config.train.measure_change:
         began = time.perf_counter()
-        write_json(folder / BODY_CHANGE, change())
+        write_json(folder / BODY_CHANGE, measured(model[0], training, facts.ledger, again))
         folder.note(measure_change={"seconds": round(time.perf_counter() - began, 3)})
 
 
