@@ -111,7 +111,10 @@ class HardwareConfig:
 
 @dataclass
 class StudyConfig:
-    """Arms x label counts x paired seeds, and how the verdict is drawn."""
+    """Arms x label counts x paired seeds, and how the verdict is drawn.
+
+    `measure_change` sets `train.measure_change` in every arm.
+    """
 
     arms: dict[str, Any] = field(default_factory=dict)
     treatment: str = "finetune"

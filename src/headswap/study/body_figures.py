@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from headswap.study.body_change import BodyChange, LayerMean
 from headswap.study.kept_layers import NOTHING, KeptLayers
 from headswap.study.page import NONE, Figure, Plot, Table
 from headswap.study.results import Comparison
-from headswap.study.traces import DASHES, SYMBOLS, band, layout_of, line, margin_band, named, padded
+from headswap.study.traces import DASHES, SYMBOLS, band, layout_of, line, log_range, margin_band, named
 from headswap.study.units import Unit, count, plural
 from headswap.study.verdict import percent
 
@@ -26,26 +26,25 @@ def body_change(comparison: Comparison) -> Figure | None:
     rows = max(each.labels for each in comparison.body_changes)
     shown = [each for each in comparison.body_changes if each.labels == rows]
     names = max((each.layers for each in shown), key=len)
-    plots = []
-    for title, key, unit in (
-        ("How far the weights went", "relative_change", CHANGE),
-        ("How alike the outputs are", "cka", ALIKE),
-    ):
-        lines = [(each.arm, _by_layer(getattr(each, key), each.layers, names)) for each in shown]
-        traces = [trace for arm, means in lines for trace in _line(arm, means, (comparison, unit), "layer %{x}")]
-        if traces:
-            plots.append(
-                Plot(title, traces, _layer_layout(names, [mean for _, means in lines for mean in means], unit))
-            )
+    changes = {
+        each.arm: [point for point in _by_layer(each.relative_change, each.layers, names) if point[1] > 0]
+        for each in shown
+    }
+    alike = {each.arm: _by_layer(each.cka, each.layers, names) for each in shown}
+    plots = [
+        _layer_plot("How far the weights went", changes, names, (comparison, CHANGE)),
+        _layer_plot("How alike the outputs are", alike, names, (comparison, ALIKE)),
+    ]
+    plots = [plot for plot in plots if plot.data]
     if not plots:
         return None
     share, row = percent(comparison.study.confidence), comparison.words.row
     caption = (
-        f"Runs with {plural(rows, row)}; lines: means over seeds, bands: {share} t intervals. Left: |end − start| / "
-        "|start| of each layer's weights. Right: debiased CKA of its outputs before and after training, on the same "
-        "validation texts; 1 is the same but for rotation and scale, 0 nothing in common. A layer that moved little "
-        "and stayed near 1 was used as it came; one far below 1 does something else now, and in an arm that starts "
-        f"random there was nothing to keep.{_absent(shown)}"
+        f"Runs with {plural(rows, row)}; lines: means over seeds, bands: {share} t intervals. How far: |end − start| / "
+        "|start| over a layer's weights, logarithmic; what did not move is not drawn. How alike: debiased CKA of the "
+        "layer's outputs before and after training, on the same validation texts; 1 is the same but for rotation and "
+        "scale, 0 nothing in common. A layer that went little and stayed near 1 was used as it came; one far below 1 "
+        f"does something else now, and in an arm that starts random there was nothing to keep.{_absent(shown)}"
     )
     ends = "; ".join(f"{each.arm}: {_told(each)}" for each in shown)
     table = _change_table(comparison.body_changes, share, comparison.words.rows)
@@ -97,22 +96,39 @@ def _line(arm: str, means: Sequence[Mean], drawn: tuple[Comparison, Unit], at: s
     """Return the mean line of an arm over its band; a band needs two runs."""
     comparison, unit = drawn
     index = comparison.place_of(arm) % len(SYMBOLS)
-    known = [(x, low, high) for x, _, low, high in means if low is not None and high is not None]
+    least = min((y for _, y, *_ in means), default=0.0) / 100 if unit is CHANGE else None  # a log axis has no zero
+    known = [
+        (x, low if least is None else max(low, least), high)
+        for x, _, low, high in means
+        if low is not None and high is not None
+    ]
     mean = line([x for x, *_ in means], [y * unit.scale for _, y, *_ in means], f"@arm{index}", 2.4, DASHES[index])
     mean |= named(arm, index, f"{at}: {unit.hover()}")
     cloud = band([x for x, *_ in known], [low for _, low, _ in known], [high for *_, high in known], (index, unit))
     return ([cloud] if known else []) + ([mean] if means else [])
 
 
-def _layer_layout(names: Sequence[str], means: Sequence[Mean], unit: Unit) -> dict[str, Any]:
-    layout = layout_of(320, "layer, from below", "debiased CKA" if unit is ALIKE else "relative change of weights")
+def _layer_plot(
+    title: str, lines: Mapping[str, Sequence[Mean]], names: Sequence[str], drawn: tuple[Comparison, Unit]
+) -> Plot:
+    """Return a line an arm over the layers; changes are drawn on a logarithmic axis, CKA between 0 and 1."""
+    traces = [trace for arm, means in lines.items() for trace in _line(arm, means, drawn, "layer %{x}")]
+    change = drawn[1] is CHANGE
+    layout = layout_of(320, "layer, from below", "relative change of weights" if change else "debiased CKA")
     ticks = [name.replace("layer ", "").replace("embeddings", "emb.") for name in names]
     layout["xaxis"] |= {"range": [-0.4, len(names) - 0.6], "tickvals": list(range(len(names))), "ticktext": ticks}
-    values = [value for _, mean, low, high in means for value in (mean, low, high) if value is not None]
-    layout["yaxis"] |= {"range": padded([0.0, *values])}
-    if unit is ALIKE:
-        layout["yaxis"] |= {"range": [min(-0.03, *values), 1.03]}
-    return layout
+    points = [point for means in lines.values() for point in means]
+    if change and points:
+        ends = [end for _, mean, low, high in points for end in (mean, high, *_near(low, mean)) if end is not None]
+        layout["yaxis"] |= {"type": "log", "range": log_range(ends), "dtick": 1}
+    if not change:
+        layout["yaxis"] |= {"range": [min([-0.03, *(low for *_, low, _ in points if low is not None)]), 1.03]}
+    return Plot(title, traces, layout)
+
+
+def _near(low: float | None, mean: float) -> list[float]:
+    """Return the end of an interval where a logarithmic axis can hold it; one far below the mean runs out of it."""
+    return [] if low is None or low < mean / 10 else [low]
 
 
 def _told(change: BodyChange) -> str:
