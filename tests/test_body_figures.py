@@ -164,7 +164,7 @@ def reinit(count):
 
 
 KEPT = {"all_kept": (0.85, reinit(0)), "one": (0.8, reinit(1)), "emb": (0.7, reinit(2)), "none": (0.6, reinit("all"))}
-KEPT_STUDY = StudyConfig(arms=dict.fromkeys(KEPT, {}), treatment="all_kept", control="none")
+KEPT_STUDY = StudyConfig(arms={arm: {} for arm in KEPT}, treatment="all_kept", control="none")
 
 
 def test_scores_by_layers_kept_have_paired_differences_to_the_arm_that_keeps_all(tmp_path):
@@ -205,7 +205,7 @@ def test_layers_may_be_kept_by_the_bodys_start_and_another_recipe_is_named(tmp_p
         ),
         "scale_only": (0.6, {"body": {"init": "mean_var"}}),
     }
-    study = StudyConfig(arms=dict.fromkeys(arms, {}))
+    study = StudyConfig(arms={arm: {} for arm in arms})
     found = compare(keeping(tmp_path, arms, sizes=(100, 400)), study, {})
     assert [(each.arm, each.size) for each in found.kept_layers] == [
         (arm, size) for size in (100, 400) for arm in ("scratch_alike", "kept_1", "finetune")
