@@ -212,13 +212,13 @@ TRAINED = ("train.max_steps=6", "train.keep=last")
 def run(table, tiny_body, tmp_path_factory):
     """Return a measured run's folder."""
     folder = tmp_path_factory.mktemp("runs") / "measured"
-    assert ran(folder, tiny(table, tiny_body, folder.parent, MEASURE, *TRAINED))["status"] == "finished"
+    assert ran(folder, tiny(table, tiny_body, folder.parent, MEASURE, *TRAINED))["kind"] == "finished"
     return folder
 
 
 def test_measuring_changes_no_bit_of_a_run_and_its_file_is_hashed(run, table, tiny_body, tmp_path):
     other = tmp_path / "plain"
-    assert ran(other, tiny(table, tiny_body, tmp_path, *TRAINED))["status"] == "finished"
+    assert ran(other, tiny(table, tiny_body, tmp_path, *TRAINED))["kind"] == "finished"
     assert not (other / "body.json").exists()
     first, second = (read_json(folder / "result.json") for folder in (run, other))
     assert set(first["sha256"]) - set(second["sha256"]) == {"body.json"}
@@ -245,12 +245,12 @@ def test_a_run_that_was_stopped_and_gone_on_with_measures_from_its_own_start(run
     config = tiny(table, tiny_body, tmp_path, MEASURE, *TRAINED)
     assert ran(tmp_path / "halves", config, stop_at=3)["status"] == "stopped"
     assert not (tmp_path / "halves" / "body.json").exists()
-    assert ran(tmp_path / "halves", config)["status"] == "finished"
+    assert ran(tmp_path / "halves", config)["kind"] == "finished"
     assert (tmp_path / "halves" / "body.json").read_bytes() == (run / "body.json").read_bytes()
 
 
 def layers_of(folder, config):
-    assert ran(folder, config)["status"] == "finished"
+    assert ran(folder, config)["kind"] == "finished"
     report = read_json(folder / "body.json")
     return report, {layer["layer"]: (layer["relative_change"], layer["cka"]) for layer in report["layers"]}
 

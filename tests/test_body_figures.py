@@ -45,7 +45,7 @@ def test_a_studys_layers_are_means_over_seeds_with_scipys_t_interval(tmp_path):
     for record in records:
         if record.size == 400:
             change = values[record.arm][record.seed]
-            measured(record.folder, (change, change / 2, change * 2), (0.9, 0.8, 0.5 + change / 10))
+            measured(record.folder, (change, change / 2, change * 2), (0.9 + change / 10, 0.8, 0.5 + change / 10))
     found = compare(records, STUDY, {})
     assert [(each.arm, each.size, each.runs, each.texts) for each in found.body_changes] == [
         ("finetune", 400, 3, 20),
@@ -60,10 +60,11 @@ def test_a_studys_layers_are_means_over_seeds_with_scipys_t_interval(tmp_path):
     assert figure.arms == ("finetune", "scratch")
     assert [plot.title for plot in figure.plots] == ["How far the weights went", "How alike the outputs are"]
     assert figure.plots[0].data[1]["y"] == pytest.approx([0.04, 0.02, 0.08])
-    assert figure.plots[1].data[1]["y"] == pytest.approx([0.9, 0.8, 0.504])
+    assert figure.plots[1].data[1]["y"] == pytest.approx([0.904, 0.8, 0.504])
     assert figure.plots[0].layout["yaxis"]["type"] == "log"
     assert min(value for trace in figure.plots[0].data for value in trace["y"]) > 0  # a log axis holds no zero
-    assert figure.table.rows[0] == ("finetune", "embeddings", "400", "0.0400", f"{low:.4f}", f"{high:.4f}", "0.9000", "0.9000", "0.9000", "3")  # fmt: skip
+    assert figure.table.rows[0][:7] == ("finetune", "embeddings", "400", "0.0400", f"{low:.4f}", f"{high:.4f}", "0.9040")
+    assert figure.table.rows[1][6:] == ("0.8000", "–", "–", "3")  # no spread, so no interval
     assert "layer 1 relative change 0.08" in figure.description and "CKA 0.50" in figure.description
     assert "What training changed in the body" in render(found)
     assert json.loads(json.dumps(plain(first.__dict__ | {"relative_change": []})))["labels"] == 400
