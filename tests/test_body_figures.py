@@ -63,7 +63,15 @@ def test_a_studys_layers_are_means_over_seeds_with_scipys_t_interval(tmp_path):
     assert figure.plots[1].data[1]["y"] == pytest.approx([0.904, 0.8, 0.504])
     assert figure.plots[0].layout["yaxis"]["type"] == "log"
     assert min(value for trace in figure.plots[0].data for value in trace["y"]) > 0  # a log axis holds no zero
-    assert figure.table.rows[0][:7] == ("finetune", "embeddings", "400", "0.0400", f"{low:.4f}", f"{high:.4f}", "0.9040")
+    assert figure.table.rows[0][:7] == (
+        "finetune",
+        "embeddings",
+        "400",
+        "0.0400",
+        f"{low:.4f}",
+        f"{high:.4f}",
+        "0.9040",
+    )
     assert figure.table.rows[1][6:] == ("0.8000", "–", "–", "3")  # no spread, so no interval
     assert "layer 1 relative change 0.08" in figure.description and "CKA 0.50" in figure.description
     assert "What training changed in the body" in render(found)
@@ -182,13 +190,13 @@ def test_scores_by_layers_kept_have_paired_differences_to_the_arm_that_keeps_all
     assert found.kept_layers[3].difference is None
     figure = figure_of(found, "kept")
     ticks = figure.plots[0].layout["xaxis"]
-    assert (ticks["tickvals"], ticks["ticktext"]) == ([-1, 0, 1, 2], ["none", "0 + emb.", "1", "all 2"])
+    assert (ticks["tickvals"], ticks["ticktext"]) == ([-1, 0, 1, 2], ["none", "emb.", "1", "all 2"])
     line = next(trace for trace in figure.plots[0].data if trace.get("name"))
     assert line["y"] == pytest.approx(
         [100 * found.score_of(arm, 400).mean for arm in ("none", "emb", "one", "all_kept")]
     )
     assert [row[:3] for row in figure.table.rows] == [
-        ("none", "none", "400"), ("emb", "0 + emb.", "400"), ("one", "1", "400"), ("all_kept", "all 2", "400")
+        ("none", "none", "400"), ("emb", "emb.", "400"), ("one", "1", "400"), ("all_kept", "all 2", "400")
     ]  # fmt: skip
     assert figure.table.rows[0][9] == "worse" and "Other settings" not in figure.caption
     assert "How many pretrained layers it takes" in render(found)
@@ -211,7 +219,8 @@ def test_layers_may_be_kept_by_the_bodys_start_and_another_recipe_is_named(tmp_p
     assert [(each.arm, each.size) for each in found.kept_layers] == [
         (arm, size) for size in (100, 400) for arm in ("scratch_alike", "kept_1", "finetune")
     ]
-    assert len(figure_of(found, "kept").plots) == 4
+    figure = figure_of(found, "kept")
+    assert len(figure.plots) == 2 and len(figure.table.rows) == 6 and "Runs with 400 labels" in figure.caption
     del arms["scratch_alike"]
     found = compare(keeping(tmp_path / "other", arms), study, {})
     assert [(each.arm, each.recipe) for each in found.kept_layers] == [
