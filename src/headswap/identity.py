@@ -27,6 +27,8 @@ def identity(config: Config, content: dict[str, Any]) -> str:
     for key in ("name", "seed", "run", "plugins", *where, "study", "sweep", "stages", "choices"):
         tree.pop(key)
     tree["train"].pop("save_every")  # saving changes no bit of the result
+    if not tree["train"]["measure_change"]:  # measuring does not either, but a run without it lacks what is asked for
+        tree["train"].pop("measure_change")
     tree = read_keys(tree)
     if config.baseline is None:
         tree.pop("baseline")

@@ -1,6 +1,6 @@
 """The run folder: what a run leaves behind; a half-written file is never taken for a whole one. Floor 2.
 
-    config.yaml  run.json  ledger.json  metrics.jsonl  log.txt  model/  predictions.parquet  result.json
+    config.yaml  run.json  ledger.json  metrics.jsonl  log.txt  model/  predictions.parquet  body.json  result.json
 
 result.json is written last: its existence means the run finished. It imports nothing heavy, because the command line
 reads folders with it.
@@ -24,6 +24,7 @@ from headswap.errors import RunError
 
 RESULT = "result.json"
 METRICS = "metrics.jsonl"
+BODY_CHANGE = "body.json"
 LOCK = ".lock"
 
 

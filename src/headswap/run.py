@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from headswap import config as configuration
 from headswap.answers import Scores
 from headswap.architecture import dice, role_names, split
+from headswap.body_change import measured
 from headswap.checkpoint import Checkpoints
 from headswap.checks import imbalance
 from headswap.config import Plugs
@@ -32,7 +34,7 @@ from headswap.modelcard import Facts, card
 from headswap.phases import Adaptation, Adapts, Corrects, StartsNew
 from headswap.provenance import provenance
 from headswap.ranges import batch_faults
-from headswap.records import Onlooker, RunFolder, write_json
+from headswap.records import BODY_CHANGE, Onlooker, RunFolder, write_json
 from headswap.resume import continued, micro_batch_of, state_facts
 from headswap.runlog import Clock, both, heard, settled
 from headswap.seeds import Seeds
@@ -116,7 +118,13 @@ def _trained(config: Config, plugs: Plugs, folder: RunFolder, report: Report, st
     }
     if hardware.first:
         facts = Facts(config, plugs, splits, batches.notes, ledger, scores, told(about["lineage"]))
-        _write(folder, facts, plain, tokenizer)
+        _write(
+            folder,
+            facts,
+            (plain, tokenizer),
+            training,
+            lambda: _swapped(plugs, config, (splits, batches), seeds, tokenizer),
+        )
         clock.lap("save")
         result["sha256"] = hashes(folder)
         result["saved"] = {"checkpoints": checkpoints.count, "seconds": round(checkpoints.seconds, 3)}
@@ -228,11 +236,22 @@ def _whole(plain: Any, model: Any, hardware: Hardware) -> Any:
     return plain
 
 
-def _write(folder: RunFolder, facts: Facts, model: Any, tokenizer: Any) -> None:
-    """Write what the run is judged by, and its model where that is wanted."""
+def _write(
+    folder: RunFolder, facts: Facts, model: tuple[Any, Any], training: Training, again: Callable[[], tuple[Any, Ledger]]
+) -> None:
+    """Write what the run is judged by, and where they are wanted its model and what training changed in the body.
+
+    Args:
+        model: with its tokenizer.
+        again: makes the model as it was before the first step, with its ledger.
+    """
     write_predictions(folder / PREDICTIONS, facts.scores, facts.plugs.metrics[0])
     if facts.config.output.keep_model:
-        save(model, tokenizer, folder / "model", card(facts))
+        save(*model, folder / "model", card(facts))
+    if facts.config.train.measure_change:
+        began = time.perf_counter()
+        write_json(folder / BODY_CHANGE, measured(model[0], training, facts.ledger, again))
+        folder.note(measure_change={"seconds": round(time.perf_counter() - began, 3)})
 
 
 def _require_processes(config: Config, plugs: Plugs, hardware: Hardware) -> None:

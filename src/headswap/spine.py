@@ -71,6 +71,7 @@ class TrainConfig:
     gradient_checkpointing: bool = False
     find_batch_size: bool = False
     cache_features: bool = True
+    measure_change: bool = False
     save_every: SaveConfig = field(default_factory=SaveConfig)
 
 
@@ -110,7 +111,10 @@ class HardwareConfig:
 
 @dataclass
 class StudyConfig:
-    """Arms x label counts x paired seeds, and how the verdict is drawn."""
+    """Arms x label counts x paired seeds, and how the verdict is drawn.
+
+    `measure_change` sets `train.measure_change` in every arm.
+    """
 
     arms: dict[str, Any] = field(default_factory=dict)
     treatment: str = "finetune"
@@ -121,6 +125,7 @@ class StudyConfig:
     margin: float | None = None
     confidence: float = 0.95
     workers: int | None = None
+    measure_change: bool = False
     may_differ: list[str] = field(default_factory=list)
 
 

@@ -16,7 +16,7 @@ from headswap.durable import read_manifest, replace_file
 from headswap.hardware import Hardware
 from headswap.hashes import file_sha256
 from headswap.ledger import Ledger
-from headswap.records import RunFolder
+from headswap.records import BODY_CHANGE, RunFolder
 from headswap.training import Progress
 
 PREDICTIONS = "predictions.parquet"
@@ -119,7 +119,7 @@ def _plain(items: Any) -> Any:
 
 
 def hashes(folder: RunFolder) -> dict[str, str]:
-    """Return the sha256 of what a finished run is judged by: predictions, and weights as their manifest has it."""
-    found = {PREDICTIONS: file_sha256(folder / PREDICTIONS)}
+    """Return the sha256 of what a finished run is judged by: its files, and weights as their manifest has it."""
+    found = {name: file_sha256(folder / name) for name in (PREDICTIONS, BODY_CHANGE) if (folder / name).exists()}
     sealed = read_manifest(folder / "model") if (folder / "model").is_dir() else {}
     return found | {name: facts["sha256"] for name, facts in sealed.items() if name.endswith(".safetensors")}

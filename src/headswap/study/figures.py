@@ -9,6 +9,7 @@ from __future__ import annotations
 from math import log10
 from typing import Any
 
+from headswap.study.body_figures import body_change, layers_kept
 from headswap.study.contrasts import Contrast
 from headswap.study.page import NONE, Figure, Plot, Table
 from headswap.study.results import Comparison
@@ -30,7 +31,8 @@ from headswap.study.verdict import percent, shown_saving
 
 def figures(comparison: Comparison) -> list[Figure]:
     """Return the figures that this study has data for."""
-    made = (learning_curves(comparison), score_by_labels(comparison), paired_differences(comparison))
+    makers = (learning_curves, score_by_labels, paired_differences, layers_kept, body_change)
+    made = (maker(comparison) for maker in makers)
     return [figure for figure in made if figure is not None]
 
 
@@ -230,7 +232,4 @@ def _sense(comparison: Comparison) -> str:
 
 
 def _index(arm: str, comparison: Comparison) -> int:
-    """Return the arm's place among the colours: the treatment is 0 and the control 1 in every study."""
-    names = [comparison.study.treatment, comparison.study.control]
-    names += [each for each in comparison.arms if each not in names]
-    return names.index(arm) % len(SYMBOLS)
+    return comparison.place_of(arm) % len(SYMBOLS)

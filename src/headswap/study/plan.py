@@ -139,7 +139,8 @@ class Arm:
 
     def _changed(self, made: Config) -> Config:
         changes = {key: value for key, value in self._changes.items() if key != "stages"}
-        made = dataclasses.replace(made, stages=[])
+        measure = made.train.measure_change or self.config.study.measure_change
+        made = dataclasses.replace(made, stages=[], train=dataclasses.replace(made.train, measure_change=measure))
         return self._sized(overlay(made, changes, f"study.arms.{self.name}"), self.size)
 
     def _sized(self, made: Config, size: int | None) -> Config:

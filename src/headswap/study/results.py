@@ -19,9 +19,11 @@ import numpy as np
 from headswap.contracts import Metric
 from headswap.errors import RunError
 from headswap.spine import StudyConfig
+from headswap.study.body_change import BodyChange, body_changes
 from headswap.study.contrasts import Contrast, Pair, contrast
 from headswap.study.curves import Convergence, LabelsSaved
 from headswap.study.environment import environment, warnings_about
+from headswap.study.kept_layers import KeptLayers, kept_layers
 from headswap.study.runs import FinishedRun, RunRecord, read_run
 from headswap.study.summaries import (
     ArmScore,
@@ -73,6 +75,8 @@ class Comparison:
     configs: dict[str, dict[str, Any]] = field(default_factory=dict)
     data_notes: dict[str, Any] = field(default_factory=dict)
     problem: str = "single_label_classification"
+    body_changes: tuple[BodyChange, ...] = ()
+    kept_layers: tuple[KeptLayers, ...] = ()
 
     @property
     def margin(self) -> float:
@@ -104,6 +108,10 @@ class Comparison:
     def baselines(self) -> tuple[str, ...]:
         """The arms that are fitted rather than trained, in the order of `arms`."""
         return tuple(arm for arm in self.arms if self.configs.get(arm, {}).get("baseline") is not None)
+
+    def place_of(self, arm: str) -> int:
+        """Return the arm's place among colours: the treatment is 0 and the control 1 in every study."""
+        return list(dict.fromkeys((self.study.treatment, self.study.control, *self.arms))).index(arm)
 
     def score_of(self, arm: str, size: int | None) -> ArmScore | None:
         return next((score for score in self.scores if (score.arm, score.size) == (arm, size)), None)
@@ -152,6 +160,8 @@ def compare(
         *_samples(groups),
         first.about.get("data", {}).get("notes", {}),
         first.problem,
+        body_changes(groups, study.confidence),
+        kept_layers(groups, study, metric),
     )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,9 @@ from numpy.typing import NDArray
 
 from headswap.errors import RunError
 from headswap.identity import read_keys
+from headswap.layers import layers
 from headswap.lineage import told
+from headswap.records import BODY_CHANGE
 
 TINY = 1e-9
 
@@ -49,7 +52,8 @@ class FinishedRun:
 
     `values` are the primary metric's, one a test example; None where it is no mean of such. `sums` [examples, k] are
     what each example adds to the sums that it is a function of; None where it is none. An item of `labels` and of
-    `predictions` is a number or, for tags, texts and rows of numbers, an object.
+    `predictions` is a number or, for tags, texts and rows of numbers, an object. `body_change` is body.json, empty
+    where the run measured none.
     """
 
     record: RunRecord
@@ -63,6 +67,7 @@ class FinishedRun:
     config: dict[str, Any]
     about: dict[str, Any]
     ledger: dict[str, Any]
+    body_change: dict[str, Any] = field(default_factory=dict)
 
     @property
     def arm(self) -> str:
@@ -134,7 +139,10 @@ def read_run(record: RunRecord) -> FinishedRun:
     about = _json(folder / "run.json") if (folder / "run.json").exists() else {}
     config = read_keys(_yaml(folder / "config.yaml"))
     no_steps = config.get("baseline") is not None
-    ledger = _json(folder / "ledger.json").get("summary", {}) if (folder / "ledger.json").exists() else {}
+    swap = _json(folder / "ledger.json") if (folder / "ledger.json").exists() else {}
+    ledger = swap.get("summary", {})
+    if count := body_layers(swap.get("entries", [])):
+        ledger["layers"] = count
     if ledger and about.get("lineage"):
         ledger["lineage"] = told(about["lineage"])
     return FinishedRun(
@@ -145,7 +153,16 @@ def read_run(record: RunRecord) -> FinishedRun:
         config,
         about,
         ledger,
+        _json(folder / BODY_CHANGE) if (folder / BODY_CHANGE).exists() else {},
     )
+
+
+def body_layers(entries: Iterable[Mapping[str, Any]]) -> int:
+    """Return how many layers a body has, by the tensors that its ledger names."""
+    names = [entry["name"] for entry in entries if entry["part"] == "body" and entry["fate"] != "dropped"]
+    roots = {name.split(".")[0] for name in names}
+    inside = [name.partition(".")[2] for name in names] if len(roots) == 1 else names
+    return len(layers([f"body.{name}" for name in inside]))
 
 
 def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
