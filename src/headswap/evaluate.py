@@ -62,7 +62,7 @@ class Judge:
         settled = self.task.calibrate(observed) if split == "validation" else dict(calibration or {})
         answers = self.task.answers(replace(observed, calibration=settled))
         values = {metric.name: metric.compute(answers) for metric in self.metrics}
-        return Scores(values, loss, tuple(encoded.ids), answers, calibration=settled)
+        return Scores(values, loss, tuple(encoded.ids), answers, calibration=settled, lengths=encoded.input_tokens)
 
     def finish(self, model: torch.nn.Module) -> dict[str, Scores]:
         """Score validation, and test for the first and only time, with each example's value of the metrics it has."""

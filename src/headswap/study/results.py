@@ -19,9 +19,12 @@ import numpy as np
 from headswap.contracts import Metric
 from headswap.errors import RunError
 from headswap.spine import StudyConfig
+from headswap.study.answered import Answered, answered
+from headswap.study.arrivals import Arrived, arrivals
 from headswap.study.contrasts import Contrast, Pair, contrast
 from headswap.study.curves import Convergence, LabelsSaved
 from headswap.study.environment import environment, warnings_about
+from headswap.study.one_sided import texts_of
 from headswap.study.runs import FinishedRun, RunRecord, read_run
 from headswap.study.summaries import (
     ArmScore,
@@ -73,6 +76,8 @@ class Comparison:
     configs: dict[str, dict[str, Any]] = field(default_factory=dict)
     data_notes: dict[str, Any] = field(default_factory=dict)
     problem: str = "single_label_classification"
+    arrivals: tuple[Arrived, ...] = ()
+    answered: Answered = field(default_factory=Answered)
 
     @property
     def margin(self) -> float:
@@ -147,7 +152,16 @@ def compare(
         *_samples(groups),
         first.about.get("data", {}).get("notes", {}),
         first.problem,
+        arrivals=arrivals(groups, study),
+        answered=answered(groups, study),
     )
+
+
+def with_texts(comparison: Comparison) -> Comparison:
+    """Return the same with the texts of the examples that only one arm gets right, read from the task's data."""
+    found = comparison.answered
+    told = dataclasses.replace(found, one_sided=texts_of(found.one_sided))
+    return dataclasses.replace(comparison, answered=told)
 
 
 def _with_margin(study: StudyConfig, metric: str) -> StudyConfig:

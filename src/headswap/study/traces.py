@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from math import log10
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from headswap.study.statistics import Interval
 from headswap.study.units import Unit
+
+if TYPE_CHECKING:
+    from headswap.study.results import Comparison
 
 FONT = "ui-sans-serif, system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 ARM_COLOURS = {
@@ -31,6 +35,19 @@ def palettes() -> dict[str, dict[str, str]]:
     return filled
 
 
+def arm_index(arm: str, comparison: Comparison) -> int:
+    """Return the arm's place among the colours: the treatment is 0 and the control 1 in every study."""
+    names = [comparison.study.treatment, comparison.study.control]
+    names += [each for each in comparison.arms if each not in names]
+    return names.index(arm) % len(SYMBOLS)
+
+
+def safe(text: str) -> str:
+    """Return words of the data for plotly, which reads some markup, and for the page, which reads @ as a colour."""
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;")
+    return f"\N{ZERO WIDTH SPACE}{escaped}" if escaped.startswith("@") else escaped
+
+
 def line(x: list, y: list, colour: str, width: float, dash: str) -> dict[str, Any]:
     look = {"color": colour, "width": width, "dash": dash}
     return {"type": "scatter", "mode": "lines", "x": x, "y": y, "line": look, "hoverinfo": "skip", "showlegend": False}
@@ -45,7 +62,7 @@ def band(x: list, low: list, high: list, look: tuple[int, Unit]) -> dict[str, An
 
 def named(arm: str, index: int, hover: str) -> dict[str, Any]:
     marker = {"symbol": SYMBOLS[index], "size": 6.5, "color": f"@arm{index}"}
-    label = arm.replace("<", "&lt;")
+    label = safe(arm)
     return {"mode": "lines+markers", "marker": marker, "hoverinfo": "x+y", "name": label} | {
         "hovertemplate": f"{label}, {hover}<extra></extra>"
     }
@@ -72,6 +89,35 @@ def layout_of(height: int, x: str, y: str) -> dict[str, Any]:
 def margin_band(half: float) -> dict[str, Any]:
     edges = {"xref": "paper", "x0": 0, "x1": 1, "y0": -half, "y1": half}
     return {"type": "rect", "fillcolor": "@margin", "line": {"width": 0}, "layer": "below"} | edges
+
+
+def interval_row(place: int, interval: Interval, unit: Unit, marker: dict[str, Any]) -> dict[str, Any]:
+    """Return one row of a list of differences: its mean as a mark, its interval as a bar."""
+    mark = line([interval.mean * unit.scale], [place], "@ink", 2, "solid") | {"mode": "markers", "marker": marker}
+    hover = unit.hover(signed=True).replace("%{y", "%{x", 1)
+    mark |= {"hoverinfo": "x", "hovertemplate": f"{hover}<extra></extra>"}
+    if interval.high is not None:
+        half = (interval.high - interval.mean) * unit.scale
+        mark["error_x"] = {"type": "data", "array": [half], "color": marker["color"], "thickness": 2, "width": 6}
+    return mark
+
+
+def list_layout(names: list[str], title: str, margin: float, row: int = 34) -> dict[str, Any]:
+    """Return a layout with one row a name, from the top, a line at zero and the margin behind.
+
+    Args:
+        names: what stands beside the rows; words of the data made safe.
+        margin: the difference that matters, as drawn; 0 for none.
+        row: its height in pixels.
+    """
+    layout = layout_of(64 + row * len(names), title, "")
+    layout["xaxis"] |= {"zeroline": True, "zerolinecolor": "@ink", "zerolinewidth": 1.5}
+    layout["yaxis"] |= {"range": [len(names) - 0.5, -0.5], "tickvals": list(range(len(names))), "ticktext": names}
+    layout["yaxis"] |= {"showgrid": False, "tickfont": {"color": "@ink", "size": 12.5}}
+    edges = {"yref": "paper", "y0": 0, "y1": 1, "x0": -margin, "x1": margin}
+    shade = {"type": "rect", "fillcolor": "@margin", "line": {"width": 0}, "layer": "below"} | edges
+    layout["shapes"] = [shade] if margin else []
+    return layout
 
 
 def padded(values: list[float]) -> list[float]:
