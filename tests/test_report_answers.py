@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -113,7 +114,7 @@ def test_calibration_is_that_of_scikit_learn_and_of_a_hand_computation(records, 
             amounts, edges = np.histogram(one, bins=15, range=(0, 1))
             gaps = [
                 abs(hit[mine].mean() - one[mine].mean()) if (mine := (one >= low) & (one < high)).any() else 0
-                for low, high in zip(edges[:-1], edges[1:], strict=True)
+                for low, high in pairwise(edges)
             ]
             errors.append(float(amounts @ gaps) / len(one))
         assert found.error.mean == pytest.approx(np.mean(errors))

@@ -89,7 +89,7 @@ def test_what_a_page_would_show_and_a_drawing_would_not_is_an_error():
         (known, {"shapes": [{"type": "circle", "x0": 0, "x1": 1, "y0": 0, "y1": 1}]}),
         (known, {"annotations": [{"x": 1, "y": 1, "text": "here"}]}),
     ):
-        with pytest.raises(ValueError, match="static drawing: .* is not drawn here; found"):
+        with pytest.raises(ValueError, match=r"static drawing: .* is not drawn here; found"):
             drawn(figure(trace, **layout), {})
 
 
