@@ -176,7 +176,7 @@ def test_runs_without_lengths_are_told_apart_by_label_alone(tmp_path):
 def test_where_the_metric_is_no_mean_parts_are_told_in_accuracy(tmp_path):
     made = compare(make_study(tmp_path, dataclasses.replace(MADE, sizes=(100,), metric="macro_f1")), STUDY, {})
     assert made.answered.slices.metric == "accuracy"
-    assert "Macro F1 is no mean" in next(each for each in figures(made) if each.name == "slices").caption
+    assert "Macro F1 is no mean over examples" in next(each for each in figures(made) if each.name == "slices").caption
 
 
 def test_one_sided_examples_are_counted_over_pairs_and_ordered_by_them(records, comparison):

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow.compute
 from numpy.typing import NDArray
 from scipy.special import softmax
 
@@ -20,8 +19,7 @@ from headswap.study.page import NONE, Figure, Plot, Table
 from headswap.study.runs import FinishedRun, test_column
 from headswap.study.statistics import Interval, t_interval
 from headswap.study.traces import SYMBOLS, arm_index, layout_of, line
-from headswap.study.units import Unit, count, plural
-from headswap.study.verdict import percent
+from headswap.study.units import Unit, count, percent, plural
 
 if TYPE_CHECKING:
     from headswap.study.results import Comparison
@@ -67,10 +65,10 @@ def calibration(runs: Sequence[FinishedRun], confidence: float) -> Calibration |
 
 def confidences(run: FinishedRun) -> tuple[NDArray[np.floating], NDArray[np.bool_]] | None:
     """Return of every prediction how sure the run was and whether it was right."""
-    column = test_column(run, "logits") if run.problem in _PROBLEMS else None
-    if column is None or not len(column):
+    column = test_column(run, "logits") if run.problem in _PROBLEMS and run.ids.size else None
+    if column is None:
         return None
-    widths = pyarrow.compute.list_value_length(column).to_numpy()
+    widths = np.diff(column.offsets.to_numpy())
     width = len(run.result["labels"]) if run.problem == "token_classification" else int(widths[0])
     flat = column.flatten().to_numpy().astype(float)
     if width < 2 or (widths % width).any() or (not run.classifies and not _by_word(run, widths // width)):

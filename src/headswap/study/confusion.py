@@ -13,8 +13,7 @@ from headswap.study.contrasts import Pair
 from headswap.study.page import NONE, Figure, Plot, Table
 from headswap.study.statistics import crossed_interval
 from headswap.study.traces import layout_of, safe
-from headswap.study.units import Unit, count, plural
-from headswap.study.verdict import percent
+from headswap.study.units import Unit, count, percent, plural
 
 if TYPE_CHECKING:
     from headswap.study.results import Comparison
@@ -64,11 +63,19 @@ def confusion(pairs: Sequence[Pair], confidence: float) -> Confusion | None:
     coded = [_coded(each, shown, len(names)) for each in answers]
     width = len(shown) + (len(shown) < len(names))
     cells = [_cells(coded, truth == each, width, confidence) for each in shown]
-    treatment, control, low, high = (tuple(row[part] for row in cells) for part in range(4))
     classes = tuple(names[each] for each in shown)
     predicted = (*classes, OTHERS) if width > len(shown) else classes
     rows = tuple(int((truth == each).sum()) for each in shown)
-    return Confusion(classes, predicted, rows, treatment, control, low, high, len(names) - len(shown))
+    return Confusion(
+        classes,
+        predicted,
+        rows,
+        tuple(row[0] for row in cells),
+        tuple(row[1] for row in cells),
+        tuple(row[2] for row in cells),
+        tuple(row[3] for row in cells),
+        len(names) - len(shown),
+    )
 
 
 def _shown(truth: NDArray, answers: list[NDArray], classes: int) -> list[int]:

@@ -30,8 +30,8 @@ from headswap.study.traces import (
     named,
     padded,
 )
-from headswap.study.units import Unit, count, plural, times
-from headswap.study.verdict import percent, shown_saving
+from headswap.study.units import Unit, count, percent, plural, times
+from headswap.study.verdict import shown_saving
 
 
 def figures(comparison: Comparison) -> list[Figure]:

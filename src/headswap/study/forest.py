@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from headswap.study.contrasts import Contrast
 from headswap.study.page import NONE, Figure, Plot, Table
 from headswap.study.traces import SYMBOLS, arm_index, interval_row, list_layout, safe
-from headswap.study.units import Unit, count, plural
-from headswap.study.verdict import percent
+from headswap.study.units import Unit, count, percent, plural
 
 if TYPE_CHECKING:
     from headswap.study.results import Comparison

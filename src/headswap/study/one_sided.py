@@ -70,9 +70,14 @@ def one_sided(pairs: Sequence[Pair]) -> OneSided | None:
         return None
     right = np.array(told).transpose(1, 0, 2)
     alone = [(right[arm] & ~right[1 - arm]).sum(axis=0) for arm in (0, 1)]
-    ways = [_kept(pairs, alone[arm], alone[1 - arm]) for arm in (0, 1)]
-    totals = [int((alone[arm] > alone[1 - arm]).sum()) for arm in (0, 1)]
-    return OneSided(len(pairs), *ways, *totals, str(pairs[0][0].folder))
+    return OneSided(
+        len(pairs),
+        _kept(pairs, alone[0], alone[1]),
+        _kept(pairs, alone[1], alone[0]),
+        int((alone[0] > alone[1]).sum()),
+        int((alone[1] > alone[0]).sum()),
+        str(pairs[0][0].folder),
+    )
 
 
 def _right(run: FinishedRun) -> NDArray[np.bool_] | None:
@@ -86,15 +91,17 @@ def _kept(pairs: Sequence[Pair], alone: NDArray, against: NDArray) -> tuple[OneS
     """Return the examples with the most pairs for them, then the fewest against, then by id."""
     better = np.flatnonzero(alone > against)
     places = sorted(better.tolist(), key=lambda place: (-alone[place], against[place], place))[:MOST]
-    first = pairs[0][0]
     return tuple(
         OneSidedExample(
-            str(first.ids[place]), _word(first.labels[place], first),
-            *(_usual([_word(run.predictions[place], run) for run in arm]) for arm in zip(*pairs, strict=True)),
-            int(alone[place]), int(against[place]),
+            str(pairs[0][0].ids[place]),
+            _word(pairs[0][0].labels[place], pairs[0][0]),
+            _usual([_word(run.predictions[place], run) for run, _ in pairs]),
+            _usual([_word(run.predictions[place], run) for _, run in pairs]),
+            int(alone[place]),
+            int(against[place]),
         )
         for place in places
-    )  # fmt: skip
+    )
 
 
 def _usual(words: list[str]) -> str:

@@ -14,8 +14,7 @@ from headswap.study.page import NONE, Figure, Plot, Table
 from headswap.study.runs import FinishedRun, test_column
 from headswap.study.statistics import Interval, crossed_interval
 from headswap.study.traces import arm_index, interval_row, list_layout, padded, safe
-from headswap.study.units import Unit, count, plural
-from headswap.study.verdict import percent
+from headswap.study.units import Unit, count, percent, plural
 
 if TYPE_CHECKING:
     from headswap.study.results import Comparison
@@ -152,7 +151,7 @@ def _caption(found: Slices, comparison: Comparison, unit: Unit) -> str:
         f"and examples, not corrected for there being several. Diamond: all test rows."
     )
     if found.metric != comparison.metric:
-        caption += f" {Unit(comparison.metric).name.capitalize()} is no mean over examples, so {unit.name} stands here."
+        caption += f" {_opening(Unit(comparison.metric).name)} is no mean over examples, so {unit.name} stands here."
     if found.of("length"):
         caption += " Lengths: tokens that the model was given of a row, in quarters."
     if found.classes_left_out:
@@ -170,7 +169,7 @@ def _table(found: Slices, comparison: Comparison, unit: Unit) -> Table:
         for each in found.slices
     )  # fmt: skip
     columns = ("by", "part", "test rows", study.treatment, study.control, "difference", f"{share} low", f"{share} high")
-    return Table(f"{unit.name.capitalize()} on parts of the test rows", columns, rows, words=2)
+    return Table(f"{_opening(unit.name)} on parts of the test rows", columns, rows, words=2)
 
 
 def _ends(interval: Interval) -> Iterator[float]:
@@ -181,3 +180,7 @@ def _ends(interval: Interval) -> Iterator[float]:
 
 def _short(name: str) -> str:
     return name if len(name) <= 22 else f"{name[:21]}…"
+
+
+def _opening(name: str) -> str:
+    return name[:1].upper() + name[1:]

@@ -124,6 +124,10 @@ def times(value: float) -> str:
     return f"{rough(value)}\N{MULTIPLICATION SIGN}"
 
 
+def percent(share: float) -> str:
+    return f"{round(100 * share, 1):g} %"
+
+
 def seconds(value: float) -> str:
     if value < 100:
         return f"{value:.1f} s"
