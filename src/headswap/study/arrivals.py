@@ -11,7 +11,7 @@ from headswap.spine import StudyConfig
 from headswap.study.curves import HITS, LearningCurve, arrival_index
 from headswap.study.page import NONE, Figure, Plot, Table
 from headswap.study.runs import FinishedRun
-from headswap.study.traces import SYMBOLS, arm_index, layout_of, line, log_range, safe
+from headswap.study.traces import SYMBOLS, arm_index, layout_of, line, log_ticks, safe
 from headswap.study.units import Unit, count, plural
 
 if TYPE_CHECKING:
@@ -83,17 +83,16 @@ def arrivals_figure(comparison: Comparison) -> Figure | None:
     arms = [arm for arm in comparison.arms if any(each.arm == arm for each in found)]
     if len(arms) < 2:
         return None
-    limits = log_range([value for each in found for value in (each.examples or each.trained, each.trained)])
-    limits = [limits[0] - 0.05, limits[1] + 0.05]
+    ends = [value for each in found for value in (each.examples or each.trained, each.trained)]
+    ticks = log_ticks([0.9 * min(ends), 1.12 * max(ends)])
     sizes = sorted({(each.labels, each.size) for each in found}, key=lambda each: each[0])
     plots = []
     for labels, size in sizes:
-        layout = layout_of(76 + 44 * len(arms), f"training {words.seen}s until then", "")
-        layout["xaxis"] |= {"type": "log", "range": limits, "dtick": 1, "exponentformat": "none"}
-        layout["xaxis"] |= {"separatethousands": True}
+        layout = layout_of(76 + 48 * len(arms), f"{words.seen}s until then", "")
+        layout["xaxis"] |= ticks
         layout["yaxis"] |= {"range": [len(arms) - 0.45, -0.55], "tickvals": list(range(len(arms)))}
         layout["yaxis"] |= {"ticktext": [safe(arm) for arm in arms], "showgrid": False}
-        layout["yaxis"] |= {"tickfont": {"color": "@ink", "size": 13}}
+        layout["yaxis"] |= {"tickfont": {"color": "@ink", "size": 13}, "ticklabelstandoff": 6}
         traces = []
         for place, arm in enumerate(arms):
             runs = [each for each in found if (each.arm, each.size) == (arm, size)]
@@ -108,14 +107,14 @@ def arrivals_figure(comparison: Comparison) -> Figure | None:
 def _row(place: int, runs: list[Arrived], index: int) -> list[dict[str, Any]]:
     """Return one arm's seeds as small marks and the one in the middle as a large one."""
     total = len(runs)
-    heights = [place + (0.3 * (seed / (total - 1) - 0.5) if total > 1 else 0) for seed in range(total)]
+    heights = [place - 0.17 + (0.26 * (seed / (total - 1) - 0.5) if total > 1 else 0) for seed in range(total)]
     x, shapes = [each.examples or each.trained for each in runs], [_shape(each, index) for each in runs]
     colour = {"color": f"@arm{index}", "line": {"width": 1.6, "color": f"@arm{index}"}}
     seeds = line(x, heights, "@muted", 1, "solid") | {"mode": "markers", "hoverinfo": "text"}
     seeds |= {"marker": {"symbol": [f"{shape.removesuffix('-open')}-open" for shape in shapes], "size": 8} | colour}
     seeds |= {"text": [f"seed {each.seed}: {_time(each)}" for each in runs]}
     half = middle(runs)
-    large = line([half.examples or half.trained], [place], "@ink", 1, "solid") | {"mode": "markers"}
+    large = line([half.examples or half.trained], [place + 0.24], "@ink", 1, "solid") | {"mode": "markers"}
     large |= {"marker": {"symbol": _shape(half, index), "size": 14} | colour}
     return [seeds, large | {"hoverinfo": "text", "text": [f"middle seed: {_time(half)}"]}]
 

@@ -120,8 +120,8 @@ def calibration_figure(comparison: Comparison) -> Figure | None:
     caption = (
         f"How often a prediction is right against how sure the run was of it (largest softmax), with "
         f"{plural(primary.labels, comparison.words.row)}, in {BINS} bins; larger marks hold more predictions. On the "
-        f"diagonal the two agree; below it the arm is surer than it is right. Expected calibration error, mean over "
-        f"seeds: {said}."
+        f"diagonal the two agree; below it the arm is surer than it is right. Expected calibration error (ECE), mean "
+        f"over seeds: {said}."
     )
     title = "Is it right as often as it is sure?"
     return Figure("calibration", title, caption, f"Reliability diagrams. {_described(found)}.", plots, table)
@@ -144,14 +144,14 @@ def _plot(each: Calibration, index: int) -> Plot:
     most = max(one.predictions for one in each.bins)
     sizes = [round(4 + 11 * (one.predictions / most) ** 0.5, 1) for one in each.bins]
     x, y = ([100 * getattr(one, name) for one in each.bins] for name in ("confidence", "right"))
-    curve = line(x, y, f"@arm{index}", 2, "solid") | {"mode": "lines+markers", "hoverinfo": "text"}
-    curve |= {"marker": {"symbol": SYMBOLS[index], "size": sizes, "color": f"@arm{index}"}}
+    curve = line(x, y, f"@arm{index}", 1.4, "solid") | {"mode": "lines+markers", "hoverinfo": "text"}
+    curve |= {"marker": {"symbol": SYMBOLS[index], "size": sizes, "color": f"@arm{index}", "opacity": 1}}
     curve |= {"text": [f"{plural(one.predictions, 'prediction')}: {_SHARE.score(one.confidence)} sure, "
                        f"{_SHARE.score(one.right)} right" for one in each.bins]}  # fmt: skip
     layout = layout_of(300, "confidence (%)", "right (%)")
     for axis in ("xaxis", "yaxis"):
         layout[axis] |= {"range": [-3, 104], "tickvals": [0, 25, 50, 75, 100]}
-    title = f"{each.arm}: calibration error {_SHARE.score(each.error.mean)}"
+    title = f"{each.arm}: ECE {_SHARE.score(each.error.mean)}".replace(" %", "\N{NO-BREAK SPACE}%")
     return Plot(title, [line([0, 100], [0, 100], "@muted", 1, "4px,3px"), curve], layout)
 
 

@@ -18,7 +18,7 @@ from headswap.study.units import Unit, count, percent, plural
 if TYPE_CHECKING:
     from headswap.study.results import Comparison
 
-MOST_CLASSES = 20
+MOST_CLASSES, FEW = 20, 8
 OTHERS = "all others"
 _SHARE = Unit("accuracy")
 Matrix = tuple[tuple[float, ...], ...]
@@ -115,14 +115,15 @@ def confusion_figure(comparison: Comparison) -> Figure | None:
     names = study.treatment, study.control
     most = max(max(map(abs, row)) for row in found.difference) or 1.0
     ends = {"zmin": -100 * most, "zmax": 100 * most}
+    kind = "heat" if len(found.classes) <= FEW else "arm"
+    shades = [[[0, "@paper"], [1, f"@{kind}{index}"]] for index in (0, 1)]
+    both = [[0, f"@{kind}1"], [0.5, "@paper"], [1, f"@{kind}0"]]
+    whole = {"zmin": 0, "zmax": 100}
     plots = (
-        _plot(found, found.treatment, names[0], [[0, "@paper"], [1, "@arm0"]], {"zmin": 0, "zmax": 100}),
-        _plot(found, found.control, names[1], [[0, "@paper"], [1, "@arm1"]], {"zmin": 0, "zmax": 100}),
-        _plot(
-            found, found.difference, f"{names[0]} − {names[1]} (pp)",
-            [[0, "@arm1"], [0.5, "@paper"], [1, "@arm0"]], ends, signed=True,
-        ),
-    )  # fmt: skip
+        _plot(found, found.treatment, names[0], shades[0], whole),
+        _plot(found, found.control, names[1], shades[1], whole),
+        _plot(found, found.difference, f"{names[0]} − {names[1]} (pp)", both, ends, signed=True),
+    )
     caption = (
         f"Test rows of each label (rows) by the label they were given (columns), in percent of the row; means over "
         f"{plural(len(primary.pairs), 'paired seed')} with {plural(primary.labels, comparison.words.row)}. The "
@@ -140,19 +141,21 @@ def confusion_figure(comparison: Comparison) -> Figure | None:
 def _plot(
     found: Confusion, values: Matrix, title: str, colours: list, ends: dict[str, float], signed: bool = False
 ) -> Plot:
-    few = len(found.classes) <= 8
+    few = len(found.classes) <= FEW
     words = [[f"{100 * value:{'+' if signed else ''}.0f}".replace("-", "−") for value in row] for row in values]
     heat = {"type": "heatmap", "z": [[100 * value for value in row] for row in values], "text": words}
     heat |= {"colorscale": colours, "showscale": False, "xgap": 1, "ygap": 1, **ends}
     heat |= {"hovertemplate": "%{y} given as %{x}: %{text}" + f"{' pp' if signed else ' %'}<extra></extra>"}
-    heat |= {"texttemplate": "%{text}"} if few else {}
+    heat |= {"texttemplate": "%{text}", "textfont": {"color": "@ink", "size": 12}} if few else {}
     heat |= {"x": _distinct(found.predicted), "y": _distinct(found.classes)}
-    layout = layout_of(120 + max(44 if few else 17, 150 // len(found.classes)) * len(found.classes), "given", "true")
-    for axis, angle in (("xaxis", -35), ("yaxis", 0)):
+    layout = layout_of(
+        (120 if few else 170) + max(44 if few else 15, 150 // len(found.classes)) * len(found.classes), "given", "true"
+    )
+    for axis, angle in (("xaxis", -35 if few else -90), ("yaxis", 0)):
         layout[axis] |= {"type": "category", "showgrid": False, "showline": False, "ticks": "", "tickangle": angle}
-        layout[axis] |= {"tickfont": {"color": "@ink", "size": 11.5}}
+        layout[axis] |= {"dtick": 1, "tickfont": {"color": "@ink", "size": 11.5 if few else 10}, "ticklabelstandoff": 4}
     layout["yaxis"] |= {"autorange": "reversed"}
-    return Plot(title, [heat], layout, 0 if few else 150 + 19 * len(found.predicted))
+    return Plot(title, [heat], layout, 0 if few else 160 + 14 * len(found.predicted))
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

@@ -20,12 +20,12 @@ def forest_figure(comparison: Comparison) -> Figure | None:
         return None
     unit, study, words = Unit(comparison.metric), comparison.study, comparison.words
     names = [_name(each, comparison) for each in shown]
-    layout = list_layout(names, unit.difference_title, comparison.margin * unit.scale, 44)
+    layout = list_layout(names, unit.gap_title, comparison.margin * unit.scale, 44)
     traces = [interval_row(place, each.interval, unit, _marker(each, comparison)) for place, each in enumerate(shown)]
     shaded = f" Shaded: ±{unit.margin(comparison.margin)}, what you said matters." if comparison.margin else ""
     sense = "" if comparison.greater_is_better else f" Less {unit.name} is better."
     caption = (
-        f"Each arm minus {study.control} with the same number of {words.rows}: mean and {percent(study.confidence)} "
+        f"Each arm minus {study.control} in {unit.name} with the same number of {words.rows}: mean and {percent(study.confidence)} "
         f"interval. Bold, with the large mark: the comparison declared beforehand; the others are not corrected for "
         f"there being several.{shaded}{sense}"
     )

@@ -124,7 +124,7 @@ def slices_figure(comparison: Comparison) -> Figure | None:
     plots = []
     for title, group in groups:
         names = [f"{safe(_short(each.name))} ({count(each.examples)})" for each in group]
-        layout = list_layout(names, unit.difference_title, margin * unit.scale, 30)
+        layout = list_layout(names, unit.gap_title, margin * unit.scale, 30)
         layout["xaxis"] |= {"range": limits}
         marks = [
             interval_row(place, each.interval, unit, whole if each.kind == "all" else part)

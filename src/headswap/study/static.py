@@ -46,6 +46,7 @@ _LAYOUT |= {"showlegend", "legend", "xaxis", "yaxis", "shapes", "annotations", "
 _AXIS = {"gridcolor", "linecolor", "tickcolor", "ticks", "ticklen", "fixedrange", "zeroline", "zerolinecolor"}
 _AXIS |= {"zerolinewidth", "automargin", "showline", "title", "type", "range", "dtick", "exponentformat", "autorange"}
 _AXIS |= {"separatethousands", "tickvals", "ticktext", "tickangle", "tickformat", "tickfont", "showgrid", "visible"}
+_AXIS |= {"ticklabelstandoff"}
 _SHAPE = {"type", "x0", "x1", "y0", "y1", "xref", "yref", "line", "fillcolor", "layer"}
 _NOTE = {"x", "y", "text", "showarrow", "xshift", "yshift", "xanchor", "yanchor", "font", "bgcolor", "borderpad"}
 _NOTE |= {"opacity", "align", "xref", "yref"}

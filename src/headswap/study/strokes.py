@@ -21,7 +21,7 @@ _HOVER = {"type", "name", "text", "hoverinfo", "hovertemplate", "showlegend", "c
 _KNOWN = {
     "scatter": {"x", "y", "mode", "line", "marker", "fill", "fillcolor", "error_x", "error_y"},
     "bar": {"x", "y", "orientation", "marker", "width", "textposition", "textfont", "error_x", "error_y"},
-    "heatmap": {"x", "y", "z", "colorscale", "zmin", "zmax", "showscale", "xgap", "ygap", "texttemplate"},
+    "heatmap": {"x", "y", "z", "colorscale", "zmin", "zmax", "showscale", "xgap", "ygap", "texttemplate", "textfont"},
 }
 _STEPS = {"linear": "default", "hv": "steps-post", "vh": "steps-pre"}
 Node = Mapping[str, Any]
@@ -156,12 +156,11 @@ def _heatmap(axes: Any, trace: Node) -> None:
     axes.pcolormesh(x, y, trace["z"], cmap=shades, norm=size, **edges)
     if trace.get("texttemplate", "%{text}") != "%{text}":
         refuse("a text in cells", trace["texttemplate"])
-    for row, values in enumerate(trace["z"] if "texttemplate" in trace else []):
-        for column, value in enumerate(values):
-            red, green, blue, _ = shades(size(value))
-            dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.55
-            shown = words(trace["text"][row][column])
-            axes.text(x[column], y[row], shown, ha="center", va="center", color="white" if dark else COLOURS["@ink"])
+    for row, texts in enumerate(trace["text"] if "texttemplate" in trace else []):
+        for column, text in enumerate(texts):
+            axes.text(
+                x[column], y[row], words(text), ha="center", va="center", color=colour(trace["textfont"]["color"])
+            )
 
 
 def _places(axis: Any, values: list) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from math import log10
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ INKS = {
     "light": {"ink": "#1d1c1a", "muted": "#5d5951", "grid": "#e7e3da", "paper": "#fffefb", "margin": "#00000010"},
     "dark": {"ink": "#eceae5", "muted": "#aaa69d", "grid": "#34363c", "paper": "#1d1f23", "margin": "#ffffff14"},
 }
+HEAT = {"light": 0.55, "dark": 0.45}
+"""How much of an arm's colour the fullest cell of a heatmap has: ink can still be read on it."""
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star")
 DASHES = ("solid", "7px,4px", "2px,3px", "9px,3px,2px,3px", "12px,4px", "4px,2px")
 
@@ -31,6 +34,7 @@ def palettes() -> dict[str, dict[str, str]]:
         tokens = {f"@{name}": colour for name, colour in inks.items()}
         for index, colour in enumerate(ARM_COLOURS[theme]):
             tokens |= {f"@arm{index}": colour, f"@band{index}": f"{colour}2b", f"@thin{index}": f"{colour}66"}
+            tokens[f"@heat{index}"] = _mixed(colour, inks["paper"], HEAT[theme])
         filled[theme] = tokens
     return filled
 
@@ -46,6 +50,11 @@ def safe(text: str) -> str:
     """Return words of the data for plotly, which reads some markup, and for the page, which reads @ as a colour."""
     escaped = text.replace("&", "&amp;").replace("<", "&lt;")
     return f"\N{ZERO WIDTH SPACE}{escaped}" if escaped.startswith("@") else escaped
+
+
+def _mixed(colour: str, paper: str, share: float) -> str:
+    pairs = zip(bytes.fromhex(colour[1:]), bytes.fromhex(paper[1:]), strict=True)
+    return "#" + "".join(f"{round(share * first + (1 - share) * second):02x}" for first, second in pairs)
 
 
 def line(x: list, y: list, colour: str, width: float, dash: str) -> dict[str, Any]:
@@ -113,11 +122,20 @@ def list_layout(names: list[str], title: str, margin: float, row: int = 34) -> d
     layout = layout_of(64 + row * len(names), title, "")
     layout["xaxis"] |= {"zeroline": True, "zerolinecolor": "@ink", "zerolinewidth": 1.5}
     layout["yaxis"] |= {"range": [len(names) - 0.5, -0.5], "tickvals": list(range(len(names))), "ticktext": names}
-    layout["yaxis"] |= {"showgrid": False, "tickfont": {"color": "@ink", "size": 12.5}}
+    layout["yaxis"] |= {"showgrid": False, "tickfont": {"color": "@ink", "size": 12.5}, "ticklabelstandoff": 6}
     edges = {"yref": "paper", "y0": 0, "y1": 1, "x0": -margin, "x1": margin}
     shade = {"type": "rect", "fillcolor": "@margin", "line": {"width": 0}, "layer": "below"} | edges
     layout["shapes"] = [shade] if margin else []
     return layout
+
+
+def log_ticks(values: list[float]) -> dict[str, Any]:
+    """Return range and ticks of a logarithmic axis: decades, or 1, 2 and 5 of each where there are few."""
+    low, high = log_range(values)
+    sizes = (1,) if high - low > 2 else (1, 2, 5)
+    powers = range(math.floor(low), math.ceil(high) + 1)
+    shown = [size * 10.0**power for power in powers for size in sizes if low <= log10(size) + power <= high]
+    return {"type": "log", "range": [low, high], "tickvals": shown, "ticktext": [f"{each:,g}" for each in shown]}
 
 
 def padded(values: list[float]) -> list[float]:
