@@ -185,6 +185,14 @@ def test_text_and_lines_stand_out_from_the_paper(theme):
         assert (high + 0.05) / (low + 0.05) >= 4.5, name  # WCAG 2.2, 1.4.3
 
 
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_words_on_the_fullest_cell_of_a_heatmap_can_be_read(theme):
+    colours = palettes()[theme]
+    for index in range(6):
+        low, high = sorted((_luminance(colours["@ink"]), _luminance(colours[f"@heat{index}"])))
+        assert (high + 0.05) / (low + 0.05) >= 4.5, index
+
+
 def _luminance(colour: str) -> float:
     parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]

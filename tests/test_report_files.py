@@ -15,7 +15,9 @@ import pytest
 from PIL import Image
 
 from headswap.spine import StudyConfig
+from headswap.study.contrasts import Contrast
 from headswap.study.figures import figures
+from headswap.study.forest import forest_figure
 from headswap.study.page import Figure, Plot, Table
 from headswap.study.report import write_report
 from headswap.study.results import Comparison, compare, save
@@ -128,6 +130,18 @@ def test_the_forest_has_every_contrast_with_its_verdict_and_the_declared_one_in_
     for contrast, trace in zip(comparison.contrasts, forest.plots[0].data, strict=True):
         assert trace["x"] == [pytest.approx(100 * contrast.interval.mean)]
         assert trace["x"][0] + trace["error_x"]["array"][0] == pytest.approx(100 * contrast.interval.high)
+
+
+def test_the_forest_tells_q_where_contrasts_have_one(comparison):
+    @dataclasses.dataclass(frozen=True)
+    class Corrected(Contrast):
+        q: float | None = None
+
+    first, *rest = (Corrected(**vars(each) | {"q": 0.012}) for each in comparison.contrasts)
+    forest = forest_figure(dataclasses.replace(comparison, contrasts=(dataclasses.replace(first, q=None), *rest)))
+    assert forest.plots[0].layout["yaxis"]["ticktext"][1].endswith(", q 0.012")
+    assert "Benjamini-Hochberg" in forest.caption
+    assert [row[forest.table.columns.index("q")] for row in forest.table.rows] == ["–", *["0.012"] * 3]
 
 
 def test_runs_that_never_reach_the_target_are_open_with_an_arrow(comparison):

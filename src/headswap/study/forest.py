@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from headswap.study.contrasts import Contrast
 from headswap.study.page import NONE, Figure, Plot, Table
+from headswap.study.tables import p_text
 from headswap.study.traces import SYMBOLS, arm_index, interval_row, list_layout, safe
 from headswap.study.units import Unit, count, percent, plural
 
@@ -25,9 +27,8 @@ def forest_figure(comparison: Comparison) -> Figure | None:
     shaded = f" Shaded: ±{unit.margin(comparison.margin)}, what you said matters." if comparison.margin else ""
     sense = "" if comparison.greater_is_better else f" Less {unit.name} is better."
     caption = (
-        f"Each arm minus {study.control} in {unit.name} with the same number of {words.rows}: mean and {percent(study.confidence)} "
-        f"interval. Bold, with the large mark: the comparison declared beforehand; the others are not corrected for "
-        f"there being several.{shaded}{sense}"
+        f"Each arm minus {study.control} in {unit.name} with the same number of {words.rows}: mean and "
+        f"{percent(study.confidence)} interval. Bold, with the large mark: the comparison declared beforehand; {_family(shown)}.{shaded}{sense}"
     )
     said = [
         f"{each.treatment} with {plural(each.labels, words.row)} {unit.difference(each.interval.mean)}, {each.outcome}"
@@ -40,7 +41,20 @@ def forest_figure(comparison: Comparison) -> Figure | None:
 
 def _name(each: Contrast, comparison: Comparison) -> str:
     name = f"{safe(each.treatment)}, {count(each.labels)}"
-    return f"{f'<b>{name}</b>' if each is comparison.primary else name}<br>{each.outcome}"
+    q = _q(each)
+    told = each.outcome if q is None else f"{each.outcome}, q {p_text(q)}"
+    return f"{f'<b>{name}</b>' if each is comparison.primary else name}<br>{told}"
+
+
+def _q(each: Contrast) -> float | None:
+    """Return the contrast's q over all that were not declared beforehand, None where none was computed."""
+    return vars(each).get("q")
+
+
+def _family(shown: Sequence[Contrast]) -> str:
+    if any(_q(each) is not None for each in shown):
+        return "q: of the others, corrected for there being several (Benjamini-Hochberg)"
+    return "the others are not corrected for there being several"
 
 
 def _marker(each: Contrast, comparison: Comparison) -> dict:
@@ -51,11 +65,14 @@ def _marker(each: Contrast, comparison: Comparison) -> dict:
 
 def _table(comparison: Comparison, unit: Unit) -> Table:
     share = percent(comparison.study.confidence)
+    corrected = any(_q(each) is not None for each in comparison.contrasts)
     rows = tuple(
         (f"{each.treatment} − {each.control}", each.outcome, count(each.labels), unit.difference(each.interval.mean),
          *(NONE if end is None else unit.signed(end) for end in (each.interval.low, each.interval.high)),
-         str(len(each.pairs)), "yes" if each is comparison.primary else NONE)
+         *([p_text(_q(each))] if corrected else []), str(len(each.pairs)),
+         "yes" if each is comparison.primary else NONE)
         for each in comparison.contrasts
     )  # fmt: skip
-    columns = ("arms", "verdict", comparison.words.rows, "difference", f"{share} low", f"{share} high", "pairs")
+    columns = ("arms", "verdict", comparison.words.rows, "difference", f"{share} low", f"{share} high")
+    columns += (*(["q"] if corrected else []), "pairs")
     return Table("All paired differences", (*columns, "declared beforehand"), rows, words=2)
