@@ -92,12 +92,20 @@ def _write_predictions(place: Path, labels: np.ndarray, predictions: np.ndarray)
             "id": [f"row-{index:05d}" for index in range(rows)] + ["held-0"],
             "label": np.append(labels, 0),
             "prediction": np.append(predictions, 0),
-            "logits": pa.array([[0.0, 0.0, 1.0]] * (rows + 1), type=pa.list_(pa.float32())),
+            "logits": pa.array(_logits(np.append(predictions, 0)).tolist(), type=pa.list_(pa.float32())),
+            "length": np.append(np.random.default_rng(7).integers(3, 60, size=rows), 9),
             "value_accuracy": np.append(labels == predictions, True).astype(float),
             "value_mae": np.append(labels != predictions, False).astype(float),
         }
     )
     pq.write_table(table, place / "predictions.parquet")
+
+
+def _logits(predictions: np.ndarray) -> np.ndarray:
+    """Return outputs of which the prediction's is the largest, by more or less."""
+    outputs = np.random.default_rng(11).normal(size=(len(predictions), len(NAMES)))
+    outputs[np.arange(len(predictions)), predictions] = outputs.max(axis=1) + 0.3
+    return outputs
 
 
 def _metrics(total: int, accuracy: float, arm: tuple[Made, str], dice: np.random.Generator) -> list[dict]:

@@ -36,7 +36,7 @@ addEventListener("load", () => setTimeout(() => {
   const root = document.documentElement;
   root.dataset.faults = JSON.stringify(faults);
   root.dataset.requests = performance.getEntriesByType("resource").length;
-  root.dataset.traces = document.querySelectorAll(".scatterlayer .trace").length;
+  root.dataset.traces = document.querySelectorAll(".scatterlayer .trace, .heatmaplayer .hm").length;
   root.dataset.ink = getComputedStyle(document.querySelector(".plot .xtick text")).fill;
 }, 500));
 </script>"""
@@ -84,7 +84,9 @@ def test_a_browser_draws_every_figure_without_errors_or_requests(comparison, tmp
     page.write_text(probed(render(comparison)), encoding="utf-8")
     drawn = dumped(page, tmp_path / "profile")
     plots = sum(len(figure.plots) for figure in figures(comparison))
-    assert plots == 5  # three sizes, the scores, the pairs
+    assert (
+        plots == 3 + 3 + 1 + 1 + 1 + 2 + 3 + 2
+    )  # curves, arrivals, labels, pairs, forest, slices, confusion, calibration
     assert len(re.findall(r'class="plot js-plotly-plot"', drawn)) == plots
     assert len(re.findall(r'<svg class="main-svg"', drawn)) >= 2 * plots  # plotly lays several over each other
     assert told(drawn, "traces") == str(sum(len(plot.data) for figure in figures(comparison) for plot in figure.plots))
@@ -148,11 +150,12 @@ def test_the_page_holds_verdict_design_tables_ledger_configs_and_cost(comparison
 def test_every_figure_has_a_description_a_caption_and_its_numbers(comparison):
     own = without_plotly(render(comparison))
     made = figures(comparison)
-    assert [figure.name for figure in made] == ["curves", "labels", "pairs"]
+    names = ["curves", "arrivals", "labels", "pairs", "forest", "slices", "confusion", "calibration"]
+    assert [figure.name for figure in made] == names
     for figure in made:
         assert len(figure.description) > 40
         assert html.escape(figure.caption, quote=False).replace("'", "&#39;") in own
-        assert len(figure.table.rows) >= 6
+        assert len(figure.table.rows) >= 3
         assert all(len(row) == len(figure.table.columns) for row in figure.table.rows)
     assert own.count('role="img"') == len(made) + 1
     assert own.count("The numbers of this figure") == len(made)
@@ -180,6 +183,14 @@ def test_text_and_lines_stand_out_from_the_paper(theme):
     for name in ("@ink", "@muted", *(f"@arm{index}" for index in range(len(SYMBOLS)))):
         low, high = sorted((paper, _luminance(colours[name])))
         assert (high + 0.05) / (low + 0.05) >= 4.5, name  # WCAG 2.2, 1.4.3
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_words_on_the_fullest_cell_of_a_heatmap_can_be_read(theme):
+    colours = palettes()[theme]
+    for index in range(6):
+        low, high = sorted((_luminance(colours["@ink"]), _luminance(colours[f"@heat{index}"])))
+        assert (high + 0.05) / (low + 0.05) >= 4.5, index
 
 
 def _luminance(colour: str) -> float:

@@ -132,7 +132,8 @@ class Summed(Protocol):
 class Scores:
     """Metrics of one split with the answers they were computed from, each example once, in the split's order.
 
-    `examples`: metric name -> one value an example, for the metrics that are means of such.
+    `examples`: metric name -> one value an example, for the metrics that are means of such. `lengths`: the input tokens
+    of each example, None where they are not known.
     """
 
     values: Mapping[str, float]
@@ -141,6 +142,7 @@ class Scores:
     answers: Answers
     examples: Mapping[str, np.ndarray] = field(default_factory=dict)
     calibration: Mapping[str, Any] = field(default_factory=dict)
+    lengths: np.ndarray | None = None
 
 
 def misfits(metrics: Sequence[Any], problem: str) -> str:

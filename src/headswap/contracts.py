@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from headswap.spine import DataConfig
+
 SPLITS = ("train", "validation", "test")
 
 
@@ -45,6 +47,11 @@ class DataRequest:
     test_rows: int | None = None
     split_seed: int = 0
     drop_duplicates: bool = True
+
+    @classmethod
+    def of(cls, data: DataConfig) -> DataRequest:
+        """Return what a configuration asks for."""
+        return cls(data.train_rows, data.validation_rows, data.test_rows, data.split_seed, data.drop_duplicates)
 
 
 @dataclass(frozen=True)

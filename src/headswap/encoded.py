@@ -78,6 +78,12 @@ class Encoded:
     def truncated_share(self) -> float:
         return float(self.truncated.mean())
 
+    @functools.cached_property
+    def input_tokens(self) -> np.ndarray:
+        """Return [examples] the input tokens of each, after cutting: of all its features, and of all its choices."""
+        widths = [np.diff(each[1]) for name, each in self.columns.items() if name.partition("/")[0] == "input_ids"]
+        return np.bincount(self.example, np.sum(widths, axis=0), minlength=len(self.ids)).astype(np.int64)
+
     def column(self, name: str, feature: int) -> np.ndarray:
         """Return a list column of one feature as encode() gave it."""
         values, offsets = self.columns[name]

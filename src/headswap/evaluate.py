@@ -59,7 +59,8 @@ class Judge:
         if split not in self._rows:
             self._rows[split] = self.splits.of(split)[:]
         observed = Observed(outputs, encoded, self._rows[split], self.tokenizer, self.splits.labels, calibration or {})
-        return judged(observed, self.task, self.metrics, (split, loss))
+        found = judged(observed, self.task, self.metrics, (split, loss))
+        return replace(found, lengths=encoded.input_tokens)
 
     def finish(self, model: torch.nn.Module) -> dict[str, Scores]:
         """Score validation, and test for the first and only time, with each example's value of the metrics it has."""

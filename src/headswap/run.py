@@ -290,8 +290,7 @@ def _told(folder: RunFolder, splits: Splits, hardware: Hardware) -> Iterator[Non
 
 def data_request(config: Config) -> DataRequest:
     """Return what the configuration asks of the task's data."""
-    data = config.data
-    return DataRequest(data.train_rows, data.validation_rows, data.test_rows, data.split_seed, data.drop_duplicates)
+    return DataRequest.of(config.data)
 
 
 def said_of(splits: Splits, batches: Batches) -> list[str]:

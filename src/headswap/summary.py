@@ -83,10 +83,11 @@ def collapsed(answers: Answers) -> bool:
 
 
 def write_predictions(path: Path, scores: Mapping[str, Scores], primary: Metric) -> None:
-    """Write every scored example: split, id, label, prediction, logits, and what a study's statistics need.
+    """Write every scored example: split, id, label, prediction, logits, length, and what a study's statistics need.
 
-    That is the value of each metric that is a mean (`value_accuracy`), and what the example adds to the sums that the
-    primary metric is a function of (`sums_entity_f1`).
+    The length is in input tokens after cutting, over all features of the example. The statistics need the value of each
+    metric that is a mean (`value_accuracy`), and what the example adds to the sums that the primary metric is a
+    function of (`sums_entity_f1`).
     """
     tables = [
         pyarrow.table(
@@ -98,6 +99,7 @@ def write_predictions(path: Path, scores: Mapping[str, Scores], primary: Metric)
                 "logits": [output.ravel() for output in found.answers.outputs] or [None] * len(found.ids),
                 **{f"value_{name}": values for name, values in found.examples.items()},
                 **_sums(primary, found.answers),
+                **({} if found.lengths is None else {"length": found.lengths}),
             }
         )
         for split, found in scores.items()

@@ -10,7 +10,7 @@ from headswap.study.kept_layers import NOTHING, KeptLayers
 from headswap.study.page import NONE, Figure, Plot, Table
 from headswap.study.results import Comparison
 from headswap.study.statistics import Interval
-from headswap.study.traces import DASHES, SYMBOLS, band, layout_of, line, log_range, margin_band, named
+from headswap.study.traces import DASHES, arm_index, band, layout_of, line, log_range, margin_band, named
 from headswap.study.units import Unit, count, plural
 from headswap.study.verdict import percent
 
@@ -106,7 +106,7 @@ def _line(
 ) -> list[dict[str, Any]]:
     """Return the mean line of an arm, over its band where one is wanted; a band needs two runs."""
     comparison, unit = drawn
-    index = comparison.place_of(arm) % len(SYMBOLS)
+    index = arm_index(arm, comparison)
     mean = line(
         [each.x for each in means], [each.mean * unit.scale for each in means], f"@arm{index}", 2.4, DASHES[index]
     )

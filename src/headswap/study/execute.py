@@ -14,7 +14,7 @@ from headswap.launch import OnEvent, Outcome, run_jobs, side_by_side
 from headswap.records import read_json, write_json, write_text
 from headswap.spine import Config
 from headswap.study.plan import Planned, plan, study_folder
-from headswap.study.results import Comparison, RunRecord
+from headswap.study.results import Comparison, RunRecord, with_texts
 from headswap.study.results import compare as compare_records
 
 RUNS = "runs.json"
@@ -88,7 +88,7 @@ def draw(config: Config, folder: Path, records: Sequence[RunRecord]) -> Study:
     resolved = [replace(one, folder=(folder / one.folder).resolve()) for one in records]
     name, node = next(iter(config.metric.items()))
     metric = configuration.build(node, f"metric.{name}", Metric, config.plugins)
-    comparison = compare_records(resolved, config.study, config.study.arms, metric)
+    comparison = with_texts(compare_records(resolved, config.study, config.study.arms, metric))
     save(comparison, folder)
     return Study(folder, comparison, write_report(comparison, folder))
 

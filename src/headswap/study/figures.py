@@ -9,14 +9,20 @@ from __future__ import annotations
 from math import log10
 from typing import Any
 
+from headswap.study.arrivals import arrivals_figure
 from headswap.study.body_figures import body_change, layers_kept
+from headswap.study.calibration import calibration_figure
+from headswap.study.confusion import confusion_figure
 from headswap.study.contrasts import Contrast
+from headswap.study.forest import forest_figure
 from headswap.study.page import NONE, Figure, Plot, Table
 from headswap.study.results import Comparison
+from headswap.study.slices import slices_figure
 from headswap.study.summaries import ArmScore, Curve
 from headswap.study.traces import (
     DASHES,
     SYMBOLS,
+    arm_index,
     band,
     layout_of,
     line,
@@ -25,14 +31,24 @@ from headswap.study.traces import (
     named,
     padded,
 )
-from headswap.study.units import Unit, count, plural, times
-from headswap.study.verdict import percent, shown_saving
+from headswap.study.units import Unit, count, percent, plural, times
+from headswap.study.verdict import shown_saving
 
 
 def figures(comparison: Comparison) -> list[Figure]:
-    """Return the figures that this study has data for."""
-    makers = (learning_curves, score_by_labels, paired_differences, layers_kept, body_change)
-    made = (maker(comparison) for maker in makers)
+    """Return the figures that this study has data for, in the order of the page."""
+    made = (
+        learning_curves(comparison),
+        arrivals_figure(comparison),
+        score_by_labels(comparison),
+        paired_differences(comparison),
+        forest_figure(comparison),
+        layers_kept(comparison),
+        slices_figure(comparison),
+        confusion_figure(comparison),
+        calibration_figure(comparison),
+        body_change(comparison),
+    )
     return [figure for figure in made if figure is not None]
 
 
@@ -139,7 +155,7 @@ def paired_differences(comparison: Comparison) -> Figure | None:
 
 
 def _curve(curve: Curve, comparison: Comparison, unit: Unit) -> list[dict[str, Any]]:
-    index = _index(curve.arm, comparison)
+    index = arm_index(curve.arm, comparison)
     traces = []
     for seed in curve.seeds.values():
         points = [(examples, score * unit.scale) for examples, score in seed if examples > 0]
@@ -152,7 +168,7 @@ def _curve(curve: Curve, comparison: Comparison, unit: Unit) -> list[dict[str, A
 
 
 def _by_labels(scores: list[ArmScore], comparison: Comparison, unit: Unit) -> list[dict[str, Any]]:
-    index = _index(scores[0].arm, comparison)
+    index = arm_index(scores[0].arm, comparison)
     known = [score for score in scores if score.interval.low is not None]
     ends = [s.interval.low for s in known], [s.interval.high for s in known]
     seeds = [(score.labels, value * unit.scale) for score in scores for value in score.scores.values()]
@@ -229,7 +245,3 @@ def _mean_cells(mean: float, low: float | None, high: float | None, unit: Unit) 
 
 def _sense(comparison: Comparison) -> str:
     return "" if comparison.greater_is_better else " (less is better)"
-
-
-def _index(arm: str, comparison: Comparison) -> int:
-    return comparison.place_of(arm) % len(SYMBOLS)

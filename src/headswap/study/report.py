@@ -10,33 +10,42 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from headswap.study import tables
+from headswap.study.calibration import calibration_table
 from headswap.study.contrasts import Contrast
 from headswap.study.figures import figures
+from headswap.study.one_sided import one_sided_tables
 from headswap.study.page import Figure, Table, render_page, without_empty_columns
 from headswap.study.results import Comparison, plain
+from headswap.study.sheets import write_tables
 from headswap.study.speed_tables import convergence_table, labels_table
-from headswap.study.traces import DASHES
+from headswap.study.static import write_drawings
+from headswap.study.traces import DASHES, arm_index
 from headswap.study.units import Unit, count
 from headswap.study.verdict import bracket, headline, title, verdict
 
 WIDE = 3  # arms that a terminal has room for side by side
 TEMPLATE = Path(__file__).with_name("report.html.j2")
+RESULTS = ("scores", "differences", "speed", "labels_saved", "calibration_errors")
 
 
 def write_report(comparison: Comparison, folder: Path) -> Path:
-    """Write report.html into `folder` and return its path."""
+    """Write report.html into `folder`, and beside it its figures and its tables as files; return the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "report.html"
-    path.write_text(render(comparison), encoding="utf-8")
+    path.write_text(render(comparison, files=True), encoding="utf-8")
+    drawn = figures(comparison)
+    write_drawings(drawn, {arm: arm_index(arm, comparison) for arm in comparison.arms}, folder)
+    write_tables(named_tables(comparison) | {figure.name: figure.table for figure in drawn}, folder)
     return path
 
 
-def render(comparison: Comparison) -> str:
-    """Return the page as text."""
+def render(comparison: Comparison, files: bool = False) -> str:
+    """Return the page as text; with `files` it links to the figures and tables that are to lie beside it."""
     drawn = figures(comparison)
     return render_page(
         TEMPLATE,
         drawn,
+        files=files,
         comparison=comparison,
         headline=headline(comparison),
         title=title(comparison),
@@ -44,16 +53,35 @@ def render(comparison: Comparison) -> str:
         statements=verdict(comparison),
         design=list(tables.design(comparison)),
         legends={figure.name: _legend(figure, comparison) for figure in drawn},
-        results=_filled(tables.score_table, tables.contrast_table, convergence_table, labels_table, of=comparison),
-        recipes=tables.differing_table(comparison.overlays, "What the arms' recipes set differently"),
-        keys=tables.differing_table(comparison.configs, "Keys that differ between the arms' resolved configurations"),
-        ledger=tables.nested_table(comparison.ledgers, "Ledger: what became of the model's tensors, one run an arm"),
-        classes=tables.class_table(comparison),
-        data=tables.notes_table(comparison),
-        excluded=tables.excluded_table(comparison),
-        cost=tables.cost_table(comparison),
+        tables=named_tables(comparison),
+        results=RESULTS,
+        one_sided=comparison.answered.one_sided,
         configs={arm: yaml.safe_dump(plain(node), sort_keys=False) for arm, node in comparison.configs.items()},
     )
+
+
+def named_tables(comparison: Comparison) -> dict[str, Table]:
+    """Return the tables that have rows, those of the figures excepted, by the name of their file."""
+    made = {
+        "scores": tables.score_table(comparison),
+        "differences": tables.contrast_table(comparison),
+        "speed": convergence_table(comparison),
+        "labels_saved": labels_table(comparison),
+        "calibration_errors": calibration_table(comparison),
+        **one_sided_tables(comparison),
+        "recipes": tables.differing_table(comparison.overlays, "What the arms' recipes set differently"),
+        "keys": tables.differing_table(
+            comparison.configs, "Keys that differ between the arms' resolved configurations"
+        ),
+        "ledger": tables.nested_table(comparison.ledgers, "Ledger: what became of the model's tensors, one run an arm"),
+        "classes": tables.class_table(comparison),
+        "data": tables.notes_table(comparison),
+        "excluded": tables.excluded_table(comparison),
+        "cost": tables.cost_table(comparison),
+    }
+    return {
+        name: without_empty_columns(table) if name in RESULTS else table for name, table in made.items() if table.rows
+    }
 
 
 def hero(comparison: Comparison) -> dict[str, Any] | None:
@@ -133,14 +161,8 @@ def _difference(contrast: Contrast | None, unit: Unit) -> str:
     return f"{text}, {contrast.outcome}"
 
 
-def _filled(*makers: Any, of: Comparison) -> list[Table]:
-    return [without_empty_columns(table) for table in (make(of) for make in makers) if table.rows]
-
-
 def _legend(figure: Figure, comparison: Comparison) -> list[dict[str, Any]]:
-    names = [comparison.study.treatment, comparison.study.control]
-    names += [arm for arm in comparison.arms if arm not in names]
-    places = {arm: names.index(arm) % len(DASHES) for arm in figure.arms}
+    places = {arm: arm_index(arm, comparison) for arm in figure.arms}
     return [{"arm": arm, "index": index, "dash": _dash(DASHES[index])} for arm, index in places.items()]
 
 

@@ -19,11 +19,14 @@ import numpy as np
 from headswap.contracts import Metric
 from headswap.errors import RunError
 from headswap.spine import StudyConfig
+from headswap.study.answered import Answered, answered
+from headswap.study.arrivals import Arrived, arrivals
 from headswap.study.body_change import BodyChange, body_changes
 from headswap.study.contrasts import Contrast, Pair, contrast
 from headswap.study.curves import Convergence, LabelsSaved
 from headswap.study.environment import environment, warnings_about
 from headswap.study.kept_layers import KeptLayers, kept_layers
+from headswap.study.one_sided import texts_of
 from headswap.study.runs import FinishedRun, RunRecord, read_run
 from headswap.study.summaries import (
     ArmScore,
@@ -77,6 +80,8 @@ class Comparison:
     problem: str = "single_label_classification"
     body_changes: tuple[BodyChange, ...] = ()
     kept_layers: tuple[KeptLayers, ...] = ()
+    arrivals: tuple[Arrived, ...] = ()
+    answered: Answered = field(default_factory=Answered)
 
     @property
     def margin(self) -> float:
@@ -108,10 +113,6 @@ class Comparison:
     def baselines(self) -> tuple[str, ...]:
         """The arms that are fitted rather than trained, in the order of `arms`."""
         return tuple(arm for arm in self.arms if self.configs.get(arm, {}).get("baseline") is not None)
-
-    def place_of(self, arm: str) -> int:
-        """Return the arm's place among colours: the treatment is 0 and the control 1 in every study."""
-        return list(dict.fromkeys((self.study.treatment, self.study.control, *self.arms))).index(arm)
 
     def score_of(self, arm: str, size: int | None) -> ArmScore | None:
         return next((score for score in self.scores if (score.arm, score.size) == (arm, size)), None)
@@ -160,9 +161,18 @@ def compare(
         *_samples(groups),
         first.about.get("data", {}).get("notes", {}),
         first.problem,
-        body_changes(groups, study.confidence),
-        kept_layers(groups, study, metric),
+        body_changes=body_changes(groups, study.confidence),
+        kept_layers=kept_layers(groups, study, metric),
+        arrivals=arrivals(groups, study),
+        answered=answered(groups, study),
     )
+
+
+def with_texts(comparison: Comparison) -> Comparison:
+    """Return the same with the texts of the examples that only one arm gets right, read from the task's data."""
+    found = comparison.answered
+    told = dataclasses.replace(found, one_sided=texts_of(found.one_sided))
+    return dataclasses.replace(comparison, answered=told)
 
 
 def _with_margin(study: StudyConfig, metric: str) -> StudyConfig:

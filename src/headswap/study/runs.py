@@ -165,6 +165,17 @@ def body_layers(entries: Iterable[Mapping[str, Any]]) -> int:
     return len(layers([f"body.{name}" for name in inside]))
 
 
+def test_column(run: FinishedRun, name: str) -> pa.Array | None:
+    """Return another column of a run's predictions, in the order of `ids`; None where its file has no such column."""
+    path = run.folder / "predictions.parquet"
+    if name not in pq.read_schema(path).names:
+        return None
+    table = pq.read_table(path, columns=["id", name], filters=[("split", "==", "test")])
+    order = np.argsort(np.array(table["id"].to_pylist(), dtype=object).astype(str), kind="stable")
+    column = table[name].combine_chunks().take(pa.array(order))
+    return None if column.null_count else column
+
+
 def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
     """Return the leaves of nested dicts by dotted key; lists of plain values stay one leaf."""
     if isinstance(node, list) and any(isinstance(item, dict | list) for item in node):

@@ -5,8 +5,7 @@ from __future__ import annotations
 from headswap.study.curves import Convergence, LabelsSaved
 from headswap.study.page import NONE, Table
 from headswap.study.results import Comparison
-from headswap.study.units import Unit, count, rough, times
-from headswap.study.verdict import percent
+from headswap.study.units import Unit, count, percent, rough, times
 
 
 def convergence_table(comparison: Comparison) -> Table:

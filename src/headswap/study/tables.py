@@ -10,8 +10,8 @@ from headswap.study.results import Comparison
 from headswap.study.runs import flatten
 from headswap.study.statistics import Interval
 from headswap.study.summaries import ArmScore
-from headswap.study.units import Unit, count, number, plural, seconds
-from headswap.study.verdict import TUNING, percent
+from headswap.study.units import Unit, count, number, percent, plural, seconds
+from headswap.study.verdict import TUNING
 from headswap.study.words import head_starts
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from math import log10
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from headswap.study.statistics import Interval
 from headswap.study.units import Unit
+
+if TYPE_CHECKING:
+    from headswap.study.results import Comparison
 
 FONT = "ui-sans-serif, system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 ARM_COLOURS = {
@@ -16,6 +21,8 @@ INKS = {
     "light": {"ink": "#1d1c1a", "muted": "#5d5951", "grid": "#e7e3da", "paper": "#fffefb", "margin": "#00000010"},
     "dark": {"ink": "#eceae5", "muted": "#aaa69d", "grid": "#34363c", "paper": "#1d1f23", "margin": "#ffffff14"},
 }
+HEAT = {"light": 0.55, "dark": 0.45}
+"""How much of an arm's colour the fullest cell of a heatmap has: ink can still be read on it."""
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star", "triangle-down", "x")
 DASHES = ("solid", "7px,4px", "2px,3px", "9px,3px,2px,3px", "12px,4px", "4px,2px", "9px,3px,2px,3px,2px,3px", "2px,6px")
 
@@ -27,8 +34,27 @@ def palettes() -> dict[str, dict[str, str]]:
         tokens = {f"@{name}": colour for name, colour in inks.items()}
         for index, colour in enumerate(ARM_COLOURS[theme]):
             tokens |= {f"@arm{index}": colour, f"@band{index}": f"{colour}2b", f"@thin{index}": f"{colour}66"}
+            tokens[f"@heat{index}"] = _mixed(colour, inks["paper"], HEAT[theme])
         filled[theme] = tokens
     return filled
+
+
+def arm_index(arm: str, comparison: Comparison) -> int:
+    """Return the arm's place among the colours: the treatment is 0 and the control 1 in every study."""
+    names = [comparison.study.treatment, comparison.study.control]
+    names += [each for each in comparison.arms if each not in names]
+    return names.index(arm) % len(SYMBOLS)
+
+
+def safe(text: str) -> str:
+    """Return words of the data for plotly, which reads some markup, and for the page, which reads @ as a colour."""
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;")
+    return f"\N{ZERO WIDTH SPACE}{escaped}" if escaped.startswith("@") else escaped
+
+
+def _mixed(colour: str, paper: str, share: float) -> str:
+    pairs = zip(bytes.fromhex(colour[1:]), bytes.fromhex(paper[1:]), strict=True)
+    return "#" + "".join(f"{round(share * first + (1 - share) * second):02x}" for first, second in pairs)
 
 
 def line(x: list, y: list, colour: str, width: float, dash: str) -> dict[str, Any]:
@@ -45,7 +71,7 @@ def band(x: list, low: list, high: list, look: tuple[int, Unit]) -> dict[str, An
 
 def named(arm: str, index: int, hover: str) -> dict[str, Any]:
     marker = {"symbol": SYMBOLS[index], "size": 6.5, "color": f"@arm{index}"}
-    label = arm.replace("<", "&lt;")
+    label = safe(arm)
     return {"mode": "lines+markers", "marker": marker, "hoverinfo": "x+y", "name": label} | {
         "hovertemplate": f"{label}, {hover}<extra></extra>"
     }
@@ -72,6 +98,44 @@ def layout_of(height: int, x: str, y: str) -> dict[str, Any]:
 def margin_band(half: float) -> dict[str, Any]:
     edges = {"xref": "paper", "x0": 0, "x1": 1, "y0": -half, "y1": half}
     return {"type": "rect", "fillcolor": "@margin", "line": {"width": 0}, "layer": "below"} | edges
+
+
+def interval_row(place: int, interval: Interval, unit: Unit, marker: dict[str, Any]) -> dict[str, Any]:
+    """Return one row of a list of differences: its mean as a mark, its interval as a bar."""
+    mark = line([interval.mean * unit.scale], [place], "@ink", 2, "solid") | {"mode": "markers", "marker": marker}
+    hover = unit.hover(signed=True).replace("%{y", "%{x", 1)
+    mark |= {"hoverinfo": "x", "hovertemplate": f"{hover}<extra></extra>"}
+    if interval.high is not None:
+        half = (interval.high - interval.mean) * unit.scale
+        mark["error_x"] = {"type": "data", "array": [half], "color": marker["color"], "thickness": 2, "width": 6}
+    return mark
+
+
+def list_layout(names: list[str], title: str, margin: float, row: int = 34) -> dict[str, Any]:
+    """Return a layout with one row a name, from the top, a line at zero and the margin behind.
+
+    Args:
+        names: what stands beside the rows; words of the data made safe.
+        margin: the difference that matters, as drawn; 0 for none.
+        row: its height in pixels.
+    """
+    layout = layout_of(64 + row * len(names), title, "")
+    layout["xaxis"] |= {"zeroline": True, "zerolinecolor": "@ink", "zerolinewidth": 1.5}
+    layout["yaxis"] |= {"range": [len(names) - 0.5, -0.5], "tickvals": list(range(len(names))), "ticktext": names}
+    layout["yaxis"] |= {"showgrid": False, "tickfont": {"color": "@ink", "size": 12.5}, "ticklabelstandoff": 6}
+    edges = {"yref": "paper", "y0": 0, "y1": 1, "x0": -margin, "x1": margin}
+    shade = {"type": "rect", "fillcolor": "@margin", "line": {"width": 0}, "layer": "below"} | edges
+    layout["shapes"] = [shade] if margin else []
+    return layout
+
+
+def log_ticks(values: list[float]) -> dict[str, Any]:
+    """Return range and ticks of a logarithmic axis: decades, or 1, 2 and 5 of each where there are few."""
+    low, high = log_range(values)
+    sizes = (1,) if high - low > 2 else (1, 2, 5)
+    powers = range(math.floor(low), math.ceil(high) + 1)
+    shown = [size * 10.0**power for power in powers for size in sizes if low <= log10(size) + power <= high]
+    return {"type": "log", "range": [low, high], "tickvals": shown, "ticktext": [f"{each:,g}" for each in shown]}
 
 
 def padded(values: list[float]) -> list[float]:

@@ -58,6 +58,11 @@ class Unit:
         return f"{self.name} difference (pp)" if self.percent else f"{self.name} difference"
 
     @property
+    def gap_title(self) -> str:
+        """Return the title of an axis that may be short, where the caption names the metric."""
+        return "difference (pp)" if self.percent else "difference"
+
+    @property
     def usual_margin(self) -> float:
         """Return the difference that matters where study.margin says nothing; 0 where there is no usual one."""
         return _MARGINS[self.kind]
@@ -122,6 +127,10 @@ def rough(value: float) -> str:
 
 def times(value: float) -> str:
     return f"{rough(value)}\N{MULTIPLICATION SIGN}"
+
+
+def percent(share: float) -> str:
+    return f"{round(100 * share, 1):g} %"
 
 
 def seconds(value: float) -> str:

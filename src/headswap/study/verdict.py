@@ -13,7 +13,7 @@ from headswap.study.curves import Convergence, LabelsSaved
 from headswap.study.environment import PLANNED_SEEDS
 from headswap.study.results import Comparison
 from headswap.study.statistics import Interval
-from headswap.study.units import Unit, count, plural, rough, times
+from headswap.study.units import Unit, count, percent, plural, rough, times
 from headswap.study.words import head_starts
 
 TUNING = "tuning: none, the recipes are given values"
@@ -58,10 +58,6 @@ def bracket(interval: Interval, unit: Unit) -> str:
     if interval.low is None or interval.high is None:
         return ""
     return f"({percent(interval.confidence)} CI {unit.signed(interval.low)} to {unit.signed(interval.high)})"
-
-
-def percent(share: float) -> str:
-    return f"{round(100 * share, 1):g} %"
 
 
 def at_rows(contrast: Contrast, row: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from headswap.study.page import NONE, Figure, Plot, Table
-from headswap.study.traces import FONT, layout_of, padded
+from headswap.study.traces import FONT, layout_of, padded, safe
 from headswap.study.units import plural
 from headswap.sweep import history
 from headswap.sweep.axes import brief
@@ -19,12 +19,6 @@ Trace = dict[str, Any]
 PRUNED = {"symbol": "triangle-down-open", "size": 8, "color": "@arm1", "line": {"width": 1.5}}
 FAILED = {"symbol": "x-thin", "size": 8, "color": "@ink", "line": {"width": 1.8, "color": "@ink"}}
 DONE = {"symbol": "circle", "size": 7, "color": "@arm0", "opacity": 0.75}
-
-
-def safe(text: str) -> str:
-    """Return words of the data for plotly, which reads some markup, and for the page, which reads @ as a colour."""
-    escaped = text.replace("&", "&amp;").replace("<", "&lt;")
-    return f"\N{ZERO WIDTH SPACE}{escaped}" if escaped.startswith("@") else escaped
 
 
 def marks(name: str, x: list, y: list, marker: Trace, text: list[str]) -> Trace:

@@ -10,10 +10,10 @@ import itertools
 import re
 
 from headswap.study.page import NONE, Figure, Plot, Table
-from headswap.study.traces import layout_of, padded
+from headswap.study.traces import layout_of, padded, safe
 from headswap.study.units import number, plural
 from headswap.sweep.axes import Axis, brief, figure, linear_ticks
-from headswap.sweep.drawings import DONE, FAILED, PRUNED, Trace, marks, path, safe, said, sheet
+from headswap.sweep.drawings import DONE, FAILED, PRUNED, Trace, marks, path, said, sheet
 from headswap.sweep.findings import Findings, Tried
 from headswap.sweep.lists import words_of
 from headswap.sweep.measure import Measure

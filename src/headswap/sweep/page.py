@@ -6,12 +6,15 @@ import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headswap.records import write_json, write_text
 from headswap.study.units import plural, seconds
 from headswap.sweep import lists
 from headswap.sweep.findings import SEED, STATES, SUMMARY, Findings, read
+
+if TYPE_CHECKING:
+    from headswap.study.page import Figure
 
 PAGE, ROWS = "report.html", "trials.csv"
 TEMPLATE = Path(__file__).with_name("sweep.html.j2")
@@ -31,16 +34,21 @@ def publish(folder: Path, told: Mapping[str, Any]) -> Path:
 
 
 def draw(folder: Path) -> Path:
-    """Write trials.csv and report.html from what lies in the folder; return the page's path."""
+    """Write trials.csv, report.html and its figures from what lies in the folder; return the page's path."""
+    from headswap.study.sheets import write_tables
+    from headswap.study.static import write_drawings
+
     found = read(folder)
     write_text(folder / ROWS, lists.trials_csv(found))
-    write_text(folder / PAGE, render(found))
+    write_text(folder / PAGE, render(found, files=True))
+    made = figures(found)
+    write_drawings(made, {}, folder)
+    write_tables({figure.name: figure.table for figure in made}, folder)
     return folder / PAGE
 
 
-def render(found: Findings) -> str:
-    """Return the page as text."""
-    from headswap.study.page import render_page, without_empty_columns
+def figures(found: Findings) -> list[Figure]:
+    """Return the figures that the sweep has data for, in the order of the page."""
     from headswap.sweep import drawings, landscape
 
     made = (
@@ -51,9 +59,17 @@ def render(found: Findings) -> str:
         landscape.importances_figure(found),
         drawings.curves_figure(found),
     )
+    return [figure for figure in made if figure is not None]
+
+
+def render(found: Findings, files: bool = False) -> str:
+    """Return the page as text; with `files` it links to the figures that are to lie beside it."""
+    from headswap.study.page import render_page, without_empty_columns
+
     return render_page(
         TEMPLATE,
-        [figure for figure in made if figure is not None],
+        figures(found),
+        files=files,
         title=title(found),
         name=found.name,
         hero=hero(found),

@@ -1,0 +1,38 @@
+"""What treatment and control answered at the largest size, row by row. Study chain: runs -> this -> results."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from headswap.spine import StudyConfig
+from headswap.study.calibration import Calibration, calibration
+from headswap.study.confusion import Confusion, confusion
+from headswap.study.one_sided import OneSided, one_sided
+from headswap.study.slices import Slices, slices
+from headswap.study.summaries import Groups, paired
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What stands behind the primary difference; a part is None where the problem or the runs do not give it."""
+
+    confusion: Confusion | None = None
+    slices: Slices | None = None
+    one_sided: OneSided | None = None
+    calibration: tuple[Calibration, ...] = ()
+
+
+def answered(groups: Groups, study: StudyConfig) -> Answered:
+    """Look into the answers of the largest size at which treatment and control have pairs."""
+    sizes = [size for arm, size in groups if arm == study.treatment]
+    found = [(size, paired(groups[study.treatment, size], groups.get((study.control, size), []))) for size in sizes]
+    size, pairs = next(((size, pairs) for size, pairs in reversed(found) if pairs), (None, []))
+    if not pairs:
+        return Answered()
+    known = [calibration(runs, study.confidence) for (_, each), runs in groups.items() if each == size]
+    return Answered(
+        confusion(pairs, study.confidence),
+        slices(pairs, study.confidence),
+        one_sided(pairs),
+        tuple(each for each in known if each is not None),
+    )

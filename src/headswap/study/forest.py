@@ -1,0 +1,78 @@
+"""Every paired difference of a study under one another. Study chain: results -> this -> figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from headswap.study.contrasts import Contrast
+from headswap.study.page import NONE, Figure, Plot, Table
+from headswap.study.tables import p_text
+from headswap.study.traces import SYMBOLS, arm_index, interval_row, list_layout, safe
+from headswap.study.units import Unit, count, percent, plural
+
+if TYPE_CHECKING:
+    from headswap.study.results import Comparison
+
+
+def forest_figure(comparison: Comparison) -> Figure | None:
+    """All arms and sizes against the control, the comparison declared beforehand in bold; None for a single one."""
+    shown = comparison.contrasts
+    if len(shown) < 2:
+        return None
+    unit, study, words = Unit(comparison.metric), comparison.study, comparison.words
+    names = [_name(each, comparison) for each in shown]
+    layout = list_layout(names, unit.gap_title, comparison.margin * unit.scale, 44)
+    traces = [interval_row(place, each.interval, unit, _marker(each, comparison)) for place, each in enumerate(shown)]
+    shaded = f" Shaded: ±{unit.margin(comparison.margin)}, what you said matters." if comparison.margin else ""
+    sense = "" if comparison.greater_is_better else f" Less {unit.name} is better."
+    caption = (
+        f"Each arm minus {study.control} in {unit.name} with the same number of {words.rows}: mean and "
+        f"{percent(study.confidence)} interval. Bold, with the large mark: the comparison declared beforehand; {_family(shown)}.{shaded}{sense}"
+    )
+    said = [
+        f"{each.treatment} with {plural(each.labels, words.row)} {unit.difference(each.interval.mean)}, {each.outcome}"
+        for each in shown
+    ]
+    description = f"All differences from {study.control}: {'; '.join(said)}."
+    table = _table(comparison, unit)
+    return Figure("forest", "All comparisons", caption, description, (Plot("", traces, layout),), table)
+
+
+def _name(each: Contrast, comparison: Comparison) -> str:
+    name = f"{safe(each.treatment)}, {count(each.labels)}"
+    q = _q(each)
+    told = each.outcome if q is None else f"{each.outcome}, q {p_text(q)}"
+    return f"{f'<b>{name}</b>' if each is comparison.primary else name}<br>{told}"
+
+
+def _q(each: Contrast) -> float | None:
+    """Return the contrast's q over all that were not declared beforehand, None where none was computed."""
+    return vars(each).get("q")
+
+
+def _family(shown: Sequence[Contrast]) -> str:
+    if any(_q(each) is not None for each in shown):
+        return "q: of the others, corrected for there being several (Benjamini-Hochberg)"
+    return "the others are not corrected for there being several"
+
+
+def _marker(each: Contrast, comparison: Comparison) -> dict:
+    index = arm_index(each.treatment, comparison)
+    size = 14 if each is comparison.primary else 9
+    return {"symbol": SYMBOLS[index], "size": size, "color": f"@arm{index}"}
+
+
+def _table(comparison: Comparison, unit: Unit) -> Table:
+    share = percent(comparison.study.confidence)
+    corrected = any(_q(each) is not None for each in comparison.contrasts)
+    rows = tuple(
+        (f"{each.treatment} − {each.control}", each.outcome, count(each.labels), unit.difference(each.interval.mean),
+         *(NONE if end is None else unit.signed(end) for end in (each.interval.low, each.interval.high)),
+         *([p_text(_q(each))] if corrected else []), str(len(each.pairs)),
+         "yes" if each is comparison.primary else NONE)
+        for each in comparison.contrasts
+    )  # fmt: skip
+    columns = ("arms", "verdict", comparison.words.rows, "difference", f"{share} low", f"{share} high")
+    columns += (*(["q"] if corrected else []), "pairs")
+    return Table("All paired differences", (*columns, "declared beforehand"), rows, words=2)
