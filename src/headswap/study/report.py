@@ -16,8 +16,8 @@ from headswap.study.page import Figure, Table, render_page, without_empty_column
 from headswap.study.results import Comparison, plain
 from headswap.study.speed_tables import convergence_table, labels_table
 from headswap.study.traces import DASHES
-from headswap.study.units import Unit, count
-from headswap.study.verdict import bracket, headline, title, verdict
+from headswap.study.units import Unit, bracket, count
+from headswap.study.verdict import beside, headline, title, verdict
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 
@@ -41,6 +41,7 @@ def render(comparison: Comparison) -> str:
         title=title(comparison),
         hero=hero(comparison),
         statements=verdict(comparison),
+        beside=beside(comparison),
         design=list(tables.design(comparison)),
         legends={figure.name: _legend(figure, comparison) for figure in drawn},
         results=_filled(tables.score_table, tables.contrast_table, convergence_table, labels_table, of=comparison),
@@ -111,7 +112,7 @@ def _difference(contrast: Contrast | None, unit: Unit) -> str:
     if contrast is None:
         return tables.NONE
     text = f"{unit.difference(contrast.interval.mean)} {bracket(contrast.interval, unit)}".rstrip()
-    return f"{text}, {contrast.outcome}"
+    return f"{text}, {contrast.said}"
 
 
 def _filled(*makers: Any, of: Comparison) -> list[Table]:

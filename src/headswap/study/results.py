@@ -19,6 +19,7 @@ import numpy as np
 from headswap.contracts import Metric
 from headswap.errors import RunError
 from headswap.spine import StudyConfig
+from headswap.study.attribution import Further, further
 from headswap.study.contrasts import Contrast, Pair, contrast
 from headswap.study.curves import Convergence, LabelsSaved
 from headswap.study.environment import environment, warnings_about
@@ -73,6 +74,7 @@ class Comparison:
     configs: dict[str, dict[str, Any]] = field(default_factory=dict)
     data_notes: dict[str, Any] = field(default_factory=dict)
     problem: str = "single_label_classification"
+    further: Further = field(default_factory=Further)
 
     @property
     def margin(self) -> float:
@@ -127,6 +129,7 @@ def compare(
     first, groups = runs[0], _groups(runs)
     study = _with_margin(study, first.primary)
     contrasts, alone = _contrasts(groups, study, metric)
+    contrasts, beyond = further(groups, study, contrasts, metric)
     scores = tuple(arm_score(group, records, study) for group in groups.values())
     return Comparison(
         study,
@@ -147,6 +150,7 @@ def compare(
         *_samples(groups),
         first.about.get("data", {}).get("notes", {}),
         first.problem,
+        beyond,
     )
 
 
