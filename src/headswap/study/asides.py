@@ -1,4 +1,4 @@
-"""What a verdict says beside the difference itself: two checkpoints, ingredients, cheap baselines. Study chain: verdict."""
+"""What a verdict says beside the difference: checkpoints, ingredients, baselines. Study chain: results -> verdict."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ def checkpoints(contrast: Contrast) -> list[str]:
         return []
     p_value = p_text(found.p_value)
     return [
-        f"These two checkpoints, not the methods: of {count(contrast.test_examples)} test examples {contrast.treatment} "
-        f"alone is right on {count(found.treatment_alone)}, {contrast.control} alone on {count(found.control_alone)} "
+        f"These two checkpoints, not the methods: of {count(contrast.test_examples)} test examples "
+        f"{contrast.treatment} alone is right on {count(found.treatment_alone)}, {contrast.control} alone on "
+        f"{count(found.control_alone)} "
         f"(exact McNemar p {p_value if p_value.startswith('<') else f'= {p_value}'})."
     ]
 

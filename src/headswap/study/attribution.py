@@ -1,8 +1,8 @@
 """What the primary difference is made of, and whether a cheap baseline would do. Study chain: contrasts -> results.
 
 What an arm isolates is read off its runs, never off its name: a run that names a `baseline` has no body, one whose
-lineage begins with random weights was pretrained on what is at hand, and one with body.init=mean_var has the scale of the
-pretrained weights and nothing that they learned.
+lineage begins with random weights was pretrained on what is at hand, and one with body.init=mean_var has the scale of
+the pretrained weights and nothing that they learned.
 """
 
 from __future__ import annotations

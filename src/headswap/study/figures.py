@@ -25,7 +25,7 @@ from headswap.study.traces import (
     padded,
 )
 from headswap.study.units import Unit, count, plural, times
-from headswap.study.verdict import shown_saving
+from headswap.study.verdict import percent, shown_saving
 
 
 def figures(comparison: Comparison) -> list[Figure]:

@@ -6,6 +6,7 @@ from headswap.study.curves import Convergence, LabelsSaved
 from headswap.study.page import NONE, Table
 from headswap.study.results import Comparison
 from headswap.study.units import Unit, count, rough, times
+from headswap.study.verdict import percent
 
 
 def convergence_table(comparison: Comparison) -> Table:

@@ -173,7 +173,7 @@ def design(comparison: Comparison) -> Iterator[tuple[str, str]]:
     if len(set(starts.values())) > 1:
         yield "Heads", ", ".join(f"{arm} {start}" for arm, start in starts.items())
     if not_counted(comparison) not in verdict(comparison):
-        yield "Not counted", not_counted(comparison).removeprefix("Not counted: ").capitalize()
+        yield "Not counted", not_counted(comparison).removeprefix("Not counted: ")
     yield "Tuning", TUNING.removeprefix("tuning: ")
     for key in ("device", "precision", "threads"):
         if key in comparison.environment:
