@@ -9,6 +9,7 @@ docs/comparing.md holds what this prints, tests/test_coverage.py asserts the lim
 from __future__ import annotations
 
 import argparse
+import functools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -101,8 +102,8 @@ def interval_rows(studies: int) -> Iterator[tuple[str, ...]]:
 def verdict_rows(studies: int) -> Iterator[tuple[str, ...]]:
     cases = [
         ("no difference, small study", Design(5, 500, 0.01), 0.0),
-        ("no difference, large study", Design(10, 5000, 0.003), 0.0),
-        ("exactly the margin, large study", Design(10, 5000, 0.003), MARGIN),
+        ("no difference, large study", Design(10, 10000, 0.002), 0.0),
+        ("exactly the margin, large study", Design(10, 10000, 0.002), MARGIN),
         ("exactly the margin, small study", Design(5, 500, 0.01), MARGIN),
         ("a gain of 3 pp", Design(10, 2000, 0.01), 0.03),
         ("a loss of 3 pp", Design(10, 2000, 0.01), -0.03),
@@ -113,8 +114,10 @@ def verdict_rows(studies: int) -> Iterator[tuple[str, ...]]:
 
 
 def whole_split_rows(studies: int) -> Iterator[tuple[str, ...]]:
-    for name, runs in (("macro F1", macro_f1_runs), ("Pearson", pearson_runs)):
-        for design in (Design(5, 200, 0.02), Design(5, 1000, 0.02), Design(10, 200, 0.02), Design(10, 500, 0.05)):
+    designs = Design(3, 500, 0.02), Design(5, 200, 0.02), Design(5, 1000, 0.02), Design(10, 200, 0.02)
+    rare = functools.partial(macro_f1_runs, rarest=0.05)
+    for name, runs in (("macro F1", macro_f1_runs), ("macro F1, 5 % rare", rare), ("Pearson", pearson_runs)):
+        for design in (*designs, Design(10, 500, 0.05)):
             yield name, str(design), *(percent(each) for each in whole_split(runs, design, studies))
 
 

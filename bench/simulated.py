@@ -73,40 +73,42 @@ def family(
 ) -> tuple[NDArray, NDArray[np.bool_]]:
     """Return p-values [studies, comparisons] of arms against one control at three sizes, and which are truly null.
 
-    All arms meet the same examples; the control's runs are in each comparison of their size. The first arm's at the
-    largest size is primary and left out.
+    All arms meet the same examples, and each leans its own way on them at all sizes; the control's runs are in each
+    comparison of their size. The first arm's at the largest size is primary and left out.
     """
     dice, (seeds, examples) = design.dice, (design.seeds, design.examples)
-    hardness = dice.normal(0, 0.8, (studies, 1, examples)).astype(np.float32)
+    rows = 0.6 * dice.standard_normal((studies, 1, examples), dtype=np.float32)
+    leans = [0.5 * dice.standard_normal((studies, 1, examples), dtype=np.float32) for _ in (0.0, *gains)]
 
-    def right(gain: float) -> NDArray[np.int8]:
-        ability = 0.6 + gain / 0.3 + dice.normal(0, design.deviation / 0.3 / math.sqrt(2), (studies, seeds, 1))
+    def right(arm: int, gain: float) -> NDArray[np.int8]:
+        ability = 0.6 + (gain + dice.normal(0, design.deviation / math.sqrt(2), (studies, seeds, 1))) / 0.33
         chance = dice.standard_normal((studies, seeds, examples), dtype=np.float32)
-        return (hardness + np.float32(0.6) * chance < ability).astype(np.int8)
+        return (rows + leans[arm] + np.float32(0.62) * chance < ability).astype(np.int8)
 
     p_values, null = [], []
     for size in range(3):
-        control = right(0.0)
-        for arm, gain in enumerate(gains):
-            if (arm, size) != (0, 2):
-                p_values.append(p_of(right(gain) - control))
+        control = right(0, 0.0)
+        for arm, gain in enumerate(gains, start=1):
+            if (arm, size) != (1, 2):
+                p_values.append(p_of(right(arm, gain) - control))
                 null.append(gain == 0)
     return np.stack(p_values, axis=1), np.array(null)
 
 
-def macro_f1_runs(design: Design, studies: int, dice: np.random.Generator, gain: float = 0.1) -> Runs:
+def macro_f1_runs(design: Design, studies: int, dice: np.random.Generator, rarest: float = 0.2) -> Runs:
     """Draw three labels of unequal size, the rarer the harder; a wrong answer names the commonest other label.
 
     A run is right with probability Phi(ability + ease of the label), so the score of infinitely many rows is known.
+
+    Args:
+        rarest: share of the rows with the rarest label.
     """
     seeds, examples = design.seeds, design.examples
-    shares, ease, wrong = np.array([0.5, 0.3, 0.2]), np.array([0.9, 0.6, 0.3]), np.array([1, 0, 0])
-    spread = 2.5 * design.deviation
+    shares, ease, wrong = np.array([0.7 - rarest, 0.3, rarest]), np.array([0.9, 0.6, 0.3]), np.array([1, 0, 0])
+    gain, spread = 0.1, 2.5 * design.deviation
     labels = dice.choice(3, size=(studies, 1, 1, examples), p=shares)
-    hardness = dice.normal(0, 0.8, (studies, 1, 1, examples)).astype(np.float32)
     ability = np.array([gain, 0.0])[:, None, None] + dice.normal(0, spread, (studies, 2, seeds, 1))
-    chance = 0.6 * dice.standard_normal((studies, 2, seeds, examples), dtype=np.float32)
-    answers = np.where(hardness + chance < ability + ease[labels], labels, wrong[labels])
+    answers = np.where(_chance(studies, design, dice) < ability + ease[labels], labels, wrong[labels])
     truly = np.broadcast_to(labels, answers.shape)
     hits = [(answers == label) & (truly == label) for label in range(3)]
     columns = [*hits, *(answers == label for label in range(3)), *(truly == label for label in range(3))]
@@ -120,14 +122,12 @@ def macro_f1_runs(design: Design, studies: int, dice: np.random.Generator, gain:
     return Runs(np.stack(columns, axis=-1).astype(np.int8), macro_f1, truth)
 
 
-def pearson_runs(design: Design, studies: int, dice: np.random.Generator, gain: float = 0.15) -> Runs:
-    """Draw a number for each row and guesses of it; both arms share part of their error."""
-    seeds, examples = design.seeds, design.examples
-    spread = 2.5 * design.deviation
-    actual = dice.standard_normal((studies, 1, 1, examples), dtype=np.float32)
-    shared = 0.8 * dice.standard_normal((studies, 1, 1, examples), dtype=np.float32)
-    skill = 1 + np.array([gain, 0.0])[:, None, None] + dice.normal(0, spread, (studies, 2, seeds, 1))
-    guesses = skill * actual + shared + 0.6 * dice.standard_normal((studies, 2, seeds, examples), dtype=np.float32)
+def pearson_runs(design: Design, studies: int, dice: np.random.Generator) -> Runs:
+    """Draw a number for each row and each run's guess of it, whose error has a standard deviation of 1."""
+    gain, spread = 0.15, 2.5 * design.deviation
+    actual = dice.standard_normal((studies, 1, 1, design.examples))
+    skill = 1 + np.array([gain, 0.0])[:, None, None] + dice.normal(0, spread, (studies, 2, design.seeds, 1))
+    guesses = skill * actual + _chance(studies, design, dice)
     truly = np.broadcast_to(actual, guesses.shape)
     columns = [np.ones_like(guesses), guesses, truly, guesses**2, truly**2, guesses * truly]
 
@@ -135,7 +135,14 @@ def pearson_runs(design: Design, studies: int, dice: np.random.Generator, gain: 
         return skill / math.sqrt(skill**2 + 1)
 
     truth = _mean_over_seeds(expected, 1 + gain, spread) - _mean_over_seeds(expected, 1.0, spread)
-    return Runs(np.stack(columns, axis=-1).astype(np.float32), pearson, truth)
+    return Runs(np.stack(columns, axis=-1), pearson, truth)
+
+
+def _chance(studies: int, design: Design, dice: np.random.Generator) -> NDArray:
+    """Draw unit normals [studies, arms, seeds, examples]: of a row, of a row and an arm, and of each answer."""
+    shapes = (1, 1), (2, 1), (2, design.seeds)
+    parts = [dice.standard_normal((studies, *shape, design.examples)) for shape in shapes]
+    return 0.6 * parts[0] + 0.5 * parts[1] + math.sqrt(1 - 0.6**2 - 0.5**2) * parts[2]
 
 
 def _mean_over_seeds(expected: Callable[[float], float], centre: float, spread: float) -> float:

@@ -60,16 +60,16 @@ def test_the_interval_over_seeds_alone_covers_too_little_where_test_examples_mat
 
 
 def test_a_difference_of_exactly_the_margin_is_called_equivalent_in_at_most_5_percent():
-    found = bench.crossed(simulated.right_and_wrong(Design(10, 5000, 0.003), 0.01, 500)).verdicts(0.01)
-    assert found["equivalent"] <= at_most(0.05, 500)
-    assert found["worse"] <= at_most(0.025, 500)
+    found = bench.crossed(simulated.right_and_wrong(Design(10, 10000, 0.002), 0.01, 300)).verdicts(0.01)
+    assert found["equivalent"] <= at_most(0.05, 300)
+    assert found["worse"] <= at_most(0.025, 300)
 
 
 def test_the_four_verdicts_come_as_often_as_they_should():
     small = bench.crossed(simulated.right_and_wrong(Design(5, 500, 0.01), 0.0, STUDIES)).verdicts(0.01)
     assert small["not settled"] >= 0.9  # too few rows to tell, and it says so
     assert max(small["better"], small["worse"]) <= at_most(0.025)
-    large = bench.crossed(simulated.right_and_wrong(Design(10, 5000, 0.003), 0.0, 500)).verdicts(0.01)
+    large = bench.crossed(simulated.right_and_wrong(Design(10, 10000, 0.002), 0.0, 300)).verdicts(0.01)
     assert large["equivalent"] >= 0.8
     for truth, name in ((0.03, "better"), (-0.03, "worse")):
         assert bench.crossed(simulated.right_and_wrong(Design(10, 2000, 0.01), truth, 500)).verdicts()[name] >= 0.9
