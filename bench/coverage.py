@@ -38,6 +38,7 @@ MARGIN = 0.01
 BLOCK = 100
 Drawing = Callable[[Design, int, np.random.Generator], Runs]
 CROSSED = [Design(3, 500, 0.01), Design(5, 500, 0.01), Design(5, 2000, 0.03), Design(10, 500, 0.03)]
+CHANCE = [Design(5, 500, 0.0, lean=0.0), Design(10, 2000, 0.0, lean=0.0)]
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def over_seeds(means: NDArray) -> Estimates:
 
 
 def interval_rows(studies: int) -> Iterator[tuple[str, ...]]:
-    for design in CROSSED:
+    for design in [*CROSSED, *CHANCE]:
         for truth in (0.0, 0.03):
             drawn = right_and_wrong(design, truth, studies)
             both, alone = crossed(drawn), over_seeds(drawn.mean(axis=2, dtype=float))

@@ -15,14 +15,18 @@ RESAMPLES = 200
 
 @dataclass(frozen=True)
 class Design:
-    """Paired seeds, test examples, and the standard deviation between seeds of a paired difference."""
+    """Paired seeds, test examples, and the standard deviation between seeds of a paired difference.
+
+    `lean`: how far a fifth of the examples of right_and_wrong() leans to one arm, at every seed.
+    """
 
     seeds: int
     examples: int
     deviation: float
+    lean: float = 0.5
 
     def __str__(self) -> str:
-        return f"{self.seeds} × {self.examples:,}, {100 * self.deviation:g} pp"
+        return f"{self.seeds} × {self.examples:,}, {100 * self.deviation:g} pp{'' if self.lean else ', no row leans'}"
 
     @property
     def dice(self) -> np.random.Generator:
@@ -47,13 +51,13 @@ class Runs:
 def right_and_wrong(design: Design, truth: float, studies: int) -> NDArray[np.int8]:
     """Draw differences of right and wrong answers [studies, seeds, examples] whose mean is `truth`.
 
-    A fifth of the examples always leans to one arm, the seeds differ by the design's deviation, the rest is chance.
+    A fifth of the examples leans to one arm at every seed, seeds differ by the design's deviation, the rest is chance.
     """
     dice, (seeds, examples) = design.dice, (design.seeds, design.examples)
     drawn = np.empty((studies, seeds, examples), dtype=np.int8)
     for block in np.array_split(drawn, max(1, drawn.size // 4_000_000)):
         leans = dice.random((len(block), 1, examples), dtype=np.float32)
-        lean = np.where(leans < 0.1, -0.5, np.where(leans < 0.2, 0.5, 0.0)).astype(np.float32)
+        lean = design.lean * np.where(leans < 0.1, -1, leans < 0.2).astype(np.float32)
         shift = np.float32(truth) + dice.normal(0, design.deviation, (len(block), seeds, 1)).astype(np.float32)
         differing, chance = np.abs(lean) + np.float32(0.15), lean + shift
         dots = dice.random(block.shape, dtype=np.float32)

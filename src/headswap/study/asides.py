@@ -35,14 +35,14 @@ def checkpoints(contrast: Contrast) -> list[str]:
 def attributed(comparison: Comparison) -> list[str]:
     """Say which part of the difference each ingredient gives, where the study has arms that isolate one."""
     found, unit = comparison.further.attribution, Unit(comparison.metric)
-    if found is None or not all(part.interval.known for part in found.parts):
+    if found is None:
         return []
     parts = [_part(part, unit, first=place == 0) for place, part in enumerate(found.parts)]
     return [f"Of the {unit.difference(found.whole.mean)}, {'; '.join(parts)}."]
 
 
 def _part(part: Part, unit: Unit, first: bool) -> str:
-    ends = bracket(part.interval, unit) if first else _ends(part.interval, unit)
+    ends = bracket(part.interval, unit) if first and part.interval.known else _ends(part.interval, unit)
     return _INGREDIENTS[part.ingredient].format(arm=part.arm, gap=f"{unit.difference(part.interval.mean)} {ends}")
 
 
@@ -78,5 +78,6 @@ def _found(contrasts: Sequence[Contrast], treatment: str, control: str, primary:
 
 
 def _ends(interval: Interval, unit: Unit) -> str:
-    assert interval.low is not None and interval.high is not None
+    if interval.low is None or interval.high is None:
+        return f"(no interval: {interval.reason})"
     return f"({unit.signed(interval.low)} to {unit.signed(interval.high)})"

@@ -79,7 +79,15 @@ def contrast_table(comparison: Comparison) -> Table:
         f"{percent(study.confidence)} CI",
         f"{inner} CI (equivalence)",
     )
-    columns += ("p (t)", "q", "p (sign flip)", "McNemar p (these checkpoints)", "pair ρ", "detects (80 %)", "pairs")
+    columns += (
+        "p (t)",
+        "q",
+        "p (sign flip, these test rows)",
+        "McNemar p (these checkpoints)",
+        "pair ρ",
+        "detects (80 %)",
+        "pairs",
+    )
     scope = comparison.contrasts[-1].scope if comparison.contrasts else "seeds and examples"
     family = sum(each.q is not None for each in every)
     corrected = f"; q: Benjamini-Hochberg over the {family} that are not the primary one" if family else ""
