@@ -1,4 +1,4 @@
-"""The statistics against SciPy, hand computations, published tables and simulated truth."""
+"""The statistics against SciPy, hand computations and published tables; test_coverage.py has simulated truth."""
 
 from __future__ import annotations
 
@@ -15,65 +15,22 @@ from headswap.study.curves import (
     labels_for,
     labels_saved,
 )
+from headswap.study.linearised import linearised_interval, pseudo_values
 from headswap.study.runs import LearningCurve
 from headswap.study.statistics import (
     crossed_error,
     crossed_interval,
     detectable_effect,
     equivalence,
+    mcnemar,
     minimum_detectable_effect,
     pair_correlation,
-    pigeonhole_interval,
     planned_components,
     sign_flip_p,
     size_needed,
     t_interval,
     variance_components,
 )
-
-STUDIES = 3000
-
-
-def simulated(seeds: int, examples: int, seed_deviation: float, truth: float) -> np.ndarray:
-    """Draw differences of right and wrong answers [studies, seeds, examples] whose mean is `truth`.
-
-    A fifth of the examples always leans to one arm, the seeds differ by `seed_deviation`, the rest is chance.
-    """
-    dice = np.random.default_rng(round(1000 * seed_deviation) + examples + seeds)
-    lean = dice.choice([-0.5, 0.0, 0.5], size=(STUDIES, 1, examples), p=[0.1, 0.8, 0.1])
-    chance = truth + lean + dice.normal(0, seed_deviation, (STUDIES, seeds, 1))
-    differing = np.abs(lean) + 0.15
-    drawn = dice.random((STUDIES, seeds, examples), dtype=np.float32)
-    return (drawn < (differing + chance) / 2).astype(np.int8) - (drawn > 1 - (differing - chance) / 2).astype(np.int8)
-
-
-def ends_of(differences: np.ndarray, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-    parts = [crossed_error(block.astype(float)) for block in np.array_split(differences, 30)]
-    error, freedom = (np.concatenate(column) for column in zip(*parts, strict=True))
-    half = stats.t.ppf((1 + confidence) / 2, freedom) * error
-    means = differences.mean(axis=(1, 2), dtype=float)
-    return means - half, means + half
-
-
-@pytest.mark.parametrize(("seeds", "examples", "deviation"), [(5, 500, 0.01), (5, 2000, 0.03), (10, 500, 0.03)])
-@pytest.mark.parametrize("truth", [0.0, 0.03])
-def test_a_95_percent_crossed_interval_covers_93_to_97_percent(seeds, examples, deviation, truth):
-    low, high = ends_of(simulated(seeds, examples, deviation, truth))
-    covered = float(np.mean((low <= truth) & (truth <= high)))
-    assert 0.93 <= covered <= 0.97
-    if truth == 0:  # 2.5 % a side and 3 Monte-Carlo standard errors
-        limit = 0.025 + 3 * math.sqrt(0.025 * 0.975 / STUDIES)
-        assert np.mean(low > 0) <= limit
-        assert np.mean(high < 0) <= limit
-
-
-def test_the_interval_over_seeds_alone_covers_too_little_where_test_examples_matter():
-    means = simulated(5, 500, 0.01, 0.0).mean(axis=2, dtype=float)
-    half = stats.t.ppf(0.975, 4) * means.std(axis=1, ddof=1) / math.sqrt(5)
-    seen = 0.01**2 / 5 + (0.25 - 0.05) / 2500  # the variance that seeds show; the 0.05 / 500 of the examples is missed
-    expected = 2 * stats.t.cdf(stats.t.ppf(0.975, 4) * math.sqrt(seen / (seen + 0.05 / 500)), 4) - 1
-    assert expected < 0.9
-    assert np.mean(np.abs(means.mean(axis=1)) <= half) == pytest.approx(expected, abs=0.02)
 
 
 def test_the_crossed_error_is_the_two_way_analysis_of_variance_by_hand():
@@ -128,14 +85,6 @@ def test_a_plan_with_many_seeds_is_limited_by_its_test_examples_as_in_mcnemars_t
     assert 100 * detectable_effect(planned, 1000, examples) == pytest.approx(points, abs=0.06)
 
 
-def test_the_detectable_effect_is_found_in_eight_of_ten_simulated_studies():
-    table = simulated(5, 500, 0.01, 0.0)[:1000]
-    errors = [variance_components(study.astype(float)) for study in table[:200]]
-    effect = float(np.mean([detectable_effect(each, 5, 500) for each in errors]))
-    low, _ = ends_of(simulated(5, 500, 0.01, effect))
-    assert np.mean(low > 0) == pytest.approx(0.8, abs=0.06)
-
-
 def test_the_size_needed_detects_the_effect_and_one_less_does_not():
     parts = planned_components(disagreement=0.1, seed_deviation=0.02, shared=0.5)
     seeds, examples = size_needed(parts, 0.03, 5, 1000)
@@ -169,42 +118,47 @@ def test_the_correlation_of_pairs_is_pearsons_and_absent_without_spread():
     assert pair_correlation(first, [0.5] * 4) is None
 
 
-def test_the_pigeonhole_interval_of_a_mean_is_no_narrower_than_the_crossed_one():
-    table = simulated(10, 300, 0.02, 0.03)[0].astype(float)
-    found = pigeonhole_interval(lambda seeds, counts: float((table[seeds] @ counts).mean() / 300), 10, 300)
-    crossed = crossed_interval(table)
-    assert found.mean == pytest.approx(crossed.mean)
-    assert found.standard_error >= 0.95 * crossed.standard_error  # pyright: ignore[reportOperatorIssue]
+def test_mcnemars_test_is_the_binomial_of_the_discordant_examples_by_hand():
+    first = [1] * 40 + [1] * 10 + [0] * 2 + [0] * 7
+    second = [1] * 40 + [0] * 10 + [1] * 2 + [0] * 7
+    found = mcnemar(first, second)
+    assert (found.treatment_alone, found.control_alone) == (10, 2)
+    assert found.p_value == pytest.approx(2 * (1 + 12 + 66) / 2**12)  # 12 over 0, 1 and 2
+    assert mcnemar(first, first).p_value == 1.0
 
 
-def test_the_pigeonhole_interval_of_a_ratio_of_sums_is_no_narrower_than_its_linearisation():
+def test_the_pseudo_values_of_a_mean_are_the_values():
+    values = np.array([0.2, 0.9, 0.4, 0.9])
+    rows = np.stack([values, np.ones(4)], axis=1)
+    assert pseudo_values(lambda totals: totals[0] / totals[1], rows) == pytest.approx(values)
+
+
+def test_the_jackknifed_error_of_a_ratio_of_sums_is_that_of_its_influence():
     """Micro F1 of counts; the reference is the crossed error of the influence of each example (delta method)."""
     dice = np.random.default_rng(3)
     actual = dice.poisson(2.0, size=300)
     right = [dice.binomial(actual, share, size=(10, 300)) for share in (0.7, 0.5)]
     predicted = [found + dice.poisson(0.6, size=found.shape) for found in right]
-
-    def f1(arm: int, seed: int, counts: np.ndarray) -> float:
-        return float(2 * right[arm][seed] @ counts / ((predicted[arm][seed] + actual) @ counts))
-
-    found = pigeonhole_interval(
-        lambda seeds, counts: float(np.mean([f1(0, seed, counts) - f1(1, seed, counts) for seed in seeds])), 10, 300
-    )
-    influence = np.zeros((10, 300))
+    influence, differences, scores = np.zeros((10, 300)), np.zeros((10, 300)), np.zeros(10)
     for arm, sign in ((0, 1), (1, -1)):
         for seed in range(10):
-            below = predicted[arm][seed] + actual
-            whole = f1(arm, seed, np.ones(300))
-            influence[seed] += sign * (whole + (2 * right[arm][seed] - whole * below) / below.mean())
-    crossed = crossed_interval(influence)
-    assert found.mean == pytest.approx(crossed.mean)
-    assert 0.95 < found.standard_error / crossed.standard_error < 1.8  # pyright: ignore[reportOperatorIssue]
+            above, below = 2 * right[arm][seed], predicted[arm][seed] + actual
+            whole = above.sum() / below.sum()
+            influence[seed] += sign * (whole + (above - whole * below) / below.mean())
+            scores[seed] += sign * whole
+            sums = np.stack([above, below], axis=1)
+            differences[seed] += sign * pseudo_values(lambda totals: totals[0] / totals[1], sums)
+    found, reference = linearised_interval(differences, float(scores.mean()), 0.95), crossed_interval(influence)
+    assert found.mean == pytest.approx(reference.mean)
+    assert found.standard_error == pytest.approx(reference.standard_error, rel=0.01)
+    assert found.degrees_of_freedom == pytest.approx(reference.degrees_of_freedom, rel=0.02)
+    assert found.low == pytest.approx(found.mean - (found.high - found.mean))  # pyright: ignore[reportOperatorIssue]
 
 
-def test_a_score_that_some_resamples_lack_has_no_interval():
-    found = pigeonhole_interval(lambda seeds, counts: float("nan") if counts[0] > 1 else 0.5, 10, 5, resamples=50)
+def test_a_score_that_is_not_a_number_without_some_example_has_no_interval():
+    found = linearised_interval(np.array([[0.1, math.nan], [0.2, 0.3]]), 0.2, 0.95)
     assert not found.known
-    assert found.reason == "the score of some resampled examples is not a number"
+    assert found.reason == "without one of the test examples the score is not a number"
 
 
 def curve(scores: list[float], examples: list[float] | None = None) -> LearningCurve:

@@ -224,6 +224,12 @@ def test_a_study_can_be_moved_with_its_runs(study, tmp_path, monkeypatch):
     assert again.comparison.excluded == ()
 
 
+def test_a_study_is_found_by_a_folder_named_from_where_one_stands(study, monkeypatch):
+    monkeypatch.chdir(study.folder.parent.parent)
+    again = execute.remake(study.folder.relative_to(study.folder.parent.parent))
+    assert again.comparison.excluded == ()
+
+
 def test_a_failed_run_is_excluded_with_its_reason_and_the_study_ends(study, table, tiny_body, root):
     """Of a third seed's four new runs one folder is held, as by another process."""
     more = configured(table, tiny_body, root, "study.seeds=3")

@@ -20,6 +20,7 @@ from headswap.config import compose
 from headswap.errors import RunError
 from headswap.records import RunFolder, read_json
 from headswap.study import execute, tables
+from headswap.study.linearised import METHOD
 from headswap.study.results import RunRecord, compare
 from headswap.study.verdict import verdict
 from tiny_families import FAMILIES, config_of, saved
@@ -181,7 +182,7 @@ def values_of(study, seed: int, column: str):
 
 
 @pytest.mark.parametrize("task", [rated, tagged, masked])
-def test_from_ten_seeds_what_sums_give_is_resampled_over_seeds_and_examples(studied, task):
+def test_what_sums_give_has_an_interval_over_seeds_and_examples(studied, task):
     study = studied(task)
     config = configuration.load(study.folder / "config.yaml")
     metric = configuration.build_plugs(config).metrics[0]
@@ -192,7 +193,7 @@ def test_from_ten_seeds_what_sums_give_is_resampled_over_seeds_and_examples(stud
         for seed in range(10)
     ]
     found = compare(records, config.study, {}, metric).contrasts[0]
-    assert (found.interval.method, found.scope) == ("pigeonhole bootstrap", "seeds and examples")
+    assert (found.interval.method, found.scope) == (METHOD, "seeds and examples")
     assert found.interval.mean == pytest.approx(found.seeds_interval.mean)
     assert found.interval.standard_error > 0.9 * found.seeds_interval.standard_error
 
@@ -207,7 +208,7 @@ def test_a_study_that_watched_the_loss_says_why_it_names_no_speed(studied):
 
 def test_a_random_body_has_a_new_head_too_and_the_study_says_so(studied):
     study = studied(masked)
-    said = "The head is part of the difference: finetune's is the checkpoint's own, scratch's is new."
+    said = "; the head is part of the difference: finetune's is the checkpoint's own, scratch's is new."
     assert verdict(study.comparison)[-1].endswith(said)
     assert dict(tables.design(study.comparison))["Heads"] == "finetune the checkpoint's own, scratch new"
     for run in read_json(study.folder / "runs.json"):

@@ -1,31 +1,32 @@
 """Set a treatment's runs against the control's, seed by seed on the same test examples. Study chain: runs -> contrasts.
 
 The metrics whose value an example has alone are compared by the crossed interval; those that only a whole split has
-(F1, BLEU, perplexity) by the t interval over seeds, and from 10 seeds by resampling seeds and examples where the metric
-is a function of sums over examples (answers.Summed).
+(F1, BLEU, perplexity) by the same interval over what each example adds to them, where they are functions of sums over
+examples (answers.Summed), and by the t interval over seeds where they are not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
+from scipy import stats
 
 from headswap.answers import Summed
 from headswap.contracts import Metric
 from headswap.errors import RunError
 from headswap.spine import StudyConfig
 from headswap.study import statistics
+from headswap.study.linearised import linearised_interval, pseudo_values
 from headswap.study.runs import FinishedRun
-from headswap.study.statistics import Components, Equivalence, Interval
+from headswap.study.statistics import Components, Equivalence, Interval, McNemar
 
-BOOTSTRAP_SEEDS = 10
 Outcome = Literal["better", "worse", "equivalent", "not settled"]
 Pair = tuple[FinishedRun, FinishedRun]
+DIFFERENT = ("better", "worse")
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,16 @@ class Contrast:
     pair_correlation: float | None
     disagreement: float | None
     """Mean share of test examples that the two runs of a pair predict differently."""
+    mcnemar: McNemar | None = None
+    """Of one pair alone, where an example is right or wrong: these two checkpoints, not the methods."""
+    q: float | None = None
+    """Benjamini-Hochberg over all contrasts of the study but the primary one, which has none."""
+
+    @property
+    def said(self) -> str:
+        """The outcome, and whether correcting for several comparisons takes a difference back."""
+        taken_back = self.q is not None and self.q > 1 - self.interval.confidence
+        return f"{self.outcome} before correction" if taken_back and self.outcome in DIFFERENT else self.outcome
 
 
 def contrast(pairs: Sequence[Pair], study: StudyConfig, metric: Metric | None = None) -> Contrast:
@@ -99,7 +110,17 @@ def contrast(pairs: Sequence[Pair], study: StudyConfig, metric: Metric | None = 
         statistics.sign_flip_p([pair.difference for pair in scores]),
         statistics.pair_correlation([pair.treatment for pair in scores], [pair.control for pair in scores]),
         float(np.mean([a.predictions != b.predictions for a, b in pairs])) if first.classifies else None,
+        _mcnemar(pairs),
     )
+
+
+def corrected(contrasts: Sequence[Contrast], primary: Contrast | None) -> tuple[Contrast, ...]:
+    """Give every contrast but the primary its q, over all that have a p: the primary was declared beforehand."""
+    p_values = {place: each.interval.p_value() for place, each in enumerate(contrasts) if each is not primary}
+    family = {place: p_value for place, p_value in p_values.items() if p_value is not None}
+    found = stats.false_discovery_control(list(family.values())) if family else ()
+    q_values = dict(zip(family, map(float, found), strict=True))
+    return tuple(replace(each, q=q_values.get(place)) for place, each in enumerate(contrasts))
 
 
 def outcome(interval: Interval, fair: Equivalence | None, greater_is_better: bool) -> Outcome:
@@ -155,12 +176,11 @@ def _interval(pairs: Sequence[Pair], over_seeds: Interval, metric: Metric | None
         differences = np.array(rows)
         crossed = statistics.crossed_interval(differences, over_seeds.confidence)
         return crossed, statistics.variance_components(differences) if crossed.known else None
-    statistic = _whole_split(pairs, metric) if len(pairs) >= BOOTSTRAP_SEEDS else None
-    if statistic is not None:
-        size = len(pairs), len(pairs[0][0].ids)
-        resampled = statistics.pigeonhole_interval(statistic, *size, over_seeds.confidence)
-        if resampled.known:
-            return resampled, None
+    shares = _shares(pairs, metric)
+    if shares is not None:
+        found = linearised_interval(shares, over_seeds.mean, over_seeds.confidence)
+        if found.known:
+            return found, statistics.variance_components(shares)
     spread = over_seeds.standard_error
     return over_seeds, None if spread is None else Components(spread**2 * len(pairs), 0.0, 0.0)
 
@@ -195,27 +215,32 @@ def _difference(first: FinishedRun, second: FinishedRun) -> str:
     return ""
 
 
-def _whole_split(pairs: Sequence[Pair], metric: Metric | None) -> Callable[[NDArray, NDArray], float] | None:
-    """Return (seeds, how often each example counts) -> mean difference; None for a metric that sums do not give.
+def _shares(pairs: Sequence[Pair], metric: Metric | None) -> NDArray[np.floating] | None:
+    """Return differences [seeds, examples] of what examples add to the score; None for a metric that sums do not give.
 
     Raises RunError when the sums do not give the recorded score: they are not those of the metric that was computed.
     """
-    runs = [run for pair in pairs for run in pair]
-    if not isinstance(metric, Summed) or any(run.sums is None or run.primary != metric.name for run in runs):
+    if not isinstance(metric, Summed):
         return None
-    columns = [sparse.csr_array(run.sums.T) for run in runs if run.sums is not None]
-    score = metric.of_sums
-    for run, column in zip(runs, columns, strict=True):
-        _check_score(run, score(column.sum(axis=1)))
+    rows = []
+    for pair in pairs:
+        sums = [run.sums for run in pair if run.sums is not None and run.primary == metric.name]
+        if len(sums) < len(pair):
+            return None
+        for run, each in zip(pair, sums, strict=True):
+            _check_score(run, metric.of_sums(each.sum(axis=0)))
+        rows.append(pseudo_values(metric.of_sums, sums[0]) - pseudo_values(metric.of_sums, sums[1]))
+    return np.array(rows)
 
-    def statistic(seeds: NDArray, counts: NDArray) -> float:
-        gaps = {
-            seed: score(columns[2 * seed] @ counts) - score(columns[2 * seed + 1] @ counts)
-            for seed in set(seeds.tolist())
-        }
-        return float(np.mean([gaps[seed] for seed in seeds.tolist()]))
 
-    return statistic
+def _mcnemar(pairs: Sequence[Pair]) -> McNemar | None:
+    """Return the test of a lone pair, where the metric says of each example that it is right or wrong."""
+    if len(pairs) > 1 or not pairs[0][0].greater_is_better:
+        return None
+    first, second = (example_values(run) for run in pairs[0])
+    if first is None or second is None or not np.isin([first, second], (0, 1)).all():
+        return None
+    return statistics.mcnemar(first, second)
 
 
 def _check_score(run: FinishedRun, found: float) -> None:

@@ -42,6 +42,12 @@ def warnings_about(
     main = [each for each in contrasts if each.treatment == study.treatment]
     words = words_of(runs[0].problem)
     yield from _about_design(main, runs[0])
+    others = sum(each.q is not None for each in contrasts)
+    if others > 1:
+        yield (
+            "One comparison was declared beforehand, the one at the largest size; the intervals of the other "
+            f"{others} are not corrected for there being several, their q (Benjamini-Hochberg) is."
+        )
     for score in scores:
         where = f"{score.arm} at {plural(score.labels, words.row)}"
         if score.collapsed:
@@ -68,11 +74,6 @@ def _about_design(main: Sequence[Contrast], run: FinishedRun) -> Iterator[str]:
         taken = "takes 0/1 scores as continuous" if right_or_wrong else "is an approximation"
         text = f"the interval {taken}, which is fine from 100 rows"
         yield f"Small test split: {plural(examples, 'row')}; {text}."
-    if len(main) > 1:
-        yield (
-            "One comparison was declared beforehand, the one at the largest size; "
-            "the other intervals are not corrected for there being several."
-        )
 
 
 def _about_rows(runs: Sequence[FinishedRun], study: StudyConfig) -> Iterator[str]:

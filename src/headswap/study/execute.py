@@ -96,10 +96,10 @@ def draw(config: Config, folder: Path, records: Sequence[RunRecord]) -> Study:
 def show(study: Study, console: Any) -> None:
     """Print the table, the verdict's sentences and the report's place."""
     from headswap.study.report import terminal_table
-    from headswap.study.verdict import verdict
+    from headswap.study.verdict import beside, verdict
 
     console.print(terminal_table(study.comparison))
-    for sentence in verdict(study.comparison):
+    for sentence in [*verdict(study.comparison), *beside(study.comparison)]:
         console.print(sentence, markup=False, highlight=False)
     console.print(f"report: {study.report}", markup=False, highlight=False, soft_wrap=True)
 

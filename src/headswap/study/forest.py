@@ -28,7 +28,8 @@ def forest_figure(comparison: Comparison) -> Figure | None:
     sense = "" if comparison.greater_is_better else f" Less {unit.name} is better."
     caption = (
         f"Each arm minus {study.control} in {unit.name} with the same number of {words.rows}: mean and "
-        f"{percent(study.confidence)} interval. Bold, with the large mark: the comparison declared beforehand; {_family(shown)}.{shaded}{sense}"
+        f"{percent(study.confidence)} interval. Bold, with the large mark: the comparison declared beforehand; "
+        f"{_family(shown)}.{shaded}{sense}"
     )
     said = [
         f"{each.treatment} with {plural(each.labels, words.row)} {unit.difference(each.interval.mean)}, {each.outcome}"

@@ -20,8 +20,8 @@ from headswap.study.sheets import write_tables
 from headswap.study.speed_tables import convergence_table, labels_table
 from headswap.study.static import write_drawings
 from headswap.study.traces import DASHES, arm_index
-from headswap.study.units import Unit, count
-from headswap.study.verdict import bracket, headline, title, verdict
+from headswap.study.units import Unit, bracket, count
+from headswap.study.verdict import beside, headline, title, verdict
 
 WIDE = 3  # arms that a terminal has room for side by side
 TEMPLATE = Path(__file__).with_name("report.html.j2")
@@ -51,6 +51,7 @@ def render(comparison: Comparison, files: bool = False) -> str:
         title=title(comparison),
         hero=hero(comparison),
         statements=verdict(comparison),
+        beside=beside(comparison),
         design=list(tables.design(comparison)),
         legends={figure.name: _legend(figure, comparison) for figure in drawn},
         tables=named_tables(comparison),
@@ -158,7 +159,7 @@ def _difference(contrast: Contrast | None, unit: Unit) -> str:
     if contrast is None:
         return tables.NONE
     text = f"{unit.difference(contrast.interval.mean)} {bracket(contrast.interval, unit)}".rstrip()
-    return f"{text}, {contrast.outcome}"
+    return f"{text}, {contrast.said}"
 
 
 def _legend(figure: Figure, comparison: Comparison) -> list[dict[str, Any]]:

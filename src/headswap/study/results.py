@@ -21,6 +21,7 @@ from headswap.errors import RunError
 from headswap.spine import StudyConfig
 from headswap.study.answered import Answered, answered
 from headswap.study.arrivals import Arrived, arrivals
+from headswap.study.attribution import Further, further
 from headswap.study.body_change import BodyChange, body_changes
 from headswap.study.contrasts import Contrast, Pair, contrast
 from headswap.study.curves import Convergence, LabelsSaved
@@ -82,6 +83,7 @@ class Comparison:
     kept_layers: tuple[KeptLayers, ...] = ()
     arrivals: tuple[Arrived, ...] = ()
     answered: Answered = field(default_factory=Answered)
+    further: Further = field(default_factory=Further)
 
     @property
     def margin(self) -> float:
@@ -141,6 +143,7 @@ def compare(
     first, groups = runs[0], _groups(runs)
     study = _with_margin(study, first.primary)
     contrasts, alone = _contrasts(groups, study, metric)
+    contrasts, beyond = further(groups, study, contrasts, metric)
     scores = tuple(arm_score(group, records, study) for group in groups.values())
     return Comparison(
         study,
@@ -165,6 +168,7 @@ def compare(
         kept_layers=kept_layers(groups, study, metric),
         arrivals=arrivals(groups, study),
         answered=answered(groups, study),
+        further=beyond,
     )
 
 

@@ -1,8 +1,8 @@
 """Intervals and tests for paired runs: numbers in, numbers out. Study chain: runs -> contrasts (these) -> verdict.
 
 Two things vary when an arm beats another: the seeds and the test examples. The primary interval takes both into
-account (a two-way ANOVA over seeds x examples with Satterthwaite degrees of freedom); tests/test_statistics.py shows
-by simulation that it covers what it says. Nothing here bootstraps a mean over a handful of seeds: with 5 seeds a 95 %
+account (a two-way ANOVA over seeds x examples with Satterthwaite degrees of freedom); bench/coverage.py shows by
+simulation that it covers what it says. Nothing here bootstraps a mean over a handful of seeds: with 5 seeds a 95 %
 bootstrap interval covers 84 %.
 """
 
@@ -82,6 +82,18 @@ class Equivalence:
     equivalent: bool
 
 
+@dataclass(frozen=True)
+class McNemar:
+    """The exact test of two checkpoints on the same examples: how often each alone is right.
+
+    It knows these two checkpoints only: another seed of either method could come out otherwise.
+    """
+
+    treatment_alone: int
+    control_alone: int
+    p_value: float
+
+
 def t_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
     """Return Student's interval of the mean of `values`, one a seed."""
     array = np.asarray(values, dtype=float)
@@ -128,34 +140,6 @@ def variance_components(differences: ArrayLike) -> Components:
     return Components(max(by_seed - residual, 0) / examples, max(by_example - residual, 0) / seeds, residual)
 
 
-def pigeonhole_interval(
-    statistic: Callable[[NDArray[np.intp], NDArray[np.intp]], float],
-    seeds: int,
-    examples: int,
-    confidence: float = 0.95,
-    resamples: int = 1000,
-) -> Interval:
-    """Return a t interval whose error comes from resampling seeds and examples independently (Owen 2007).
-
-    For scores that are not a mean over examples; where a resample has none, there is no interval. It counts the
-    residual variance three times over, so it errs to the wide side; below 10 seeds it does not cover what it says
-    (notes 2.4) and callers do not ask for it.
-
-    Args:
-        statistic: (seed indices, how often each example counts) -> mean paired difference.
-    """
-    dice = np.random.default_rng(0)
-    draws = np.empty(resamples)
-    for index in range(resamples):
-        drawn = dice.integers(seeds, size=seeds)
-        draws[index] = statistic(drawn, np.bincount(dice.integers(examples, size=examples), minlength=examples))
-    mean = float(statistic(np.arange(seeds), np.ones(examples, dtype=np.intp)))
-    bare = Interval(mean, None, None, None, None, confidence, seeds, examples, "pigeonhole bootstrap")
-    if not np.isfinite(draws).all():
-        return replace(bare, reason="the score of some resampled examples is not a number")
-    return _around(_measured(bare, float(draws.std(ddof=1)), seeds - 1.0), confidence)
-
-
 def equivalence(interval: Interval, margin: float) -> Equivalence | None:
     """Return the two one-sided tests at alpha = 1 - confidence: a 95 % study looks at its 90 % interval."""
     error, freedom = interval.standard_error, interval.degrees_of_freedom
@@ -182,6 +166,14 @@ def sign_flip_p(differences: ArrayLike) -> float | None:
         rng=np.random.default_rng(0),
     )
     return float(outcome.pvalue)
+
+
+def mcnemar(treatment: ArrayLike, control: ArrayLike) -> McNemar:
+    """Return McNemar's exact test of two columns of right (1) and wrong (0) answers to the same examples."""
+    first, second = np.asarray(treatment, dtype=bool), np.asarray(control, dtype=bool)
+    alone = int((first & ~second).sum()), int((second & ~first).sum())
+    p_value = stats.binomtest(alone[0], sum(alone)).pvalue if sum(alone) else 1.0
+    return McNemar(*alone, float(p_value))
 
 
 def pair_correlation(treatment: ArrayLike, control: ArrayLike) -> float | None:

@@ -10,8 +10,8 @@ from headswap.study.results import Comparison
 from headswap.study.runs import flatten
 from headswap.study.statistics import Interval
 from headswap.study.summaries import ArmScore
-from headswap.study.units import Unit, count, number, percent, plural, seconds
-from headswap.study.verdict import TUNING
+from headswap.study.units import Unit, count, number, p_text, percent, plural, seconds
+from headswap.study.verdict import TUNING, not_counted, verdict
 from headswap.study.words import head_starts
 
 
@@ -50,11 +50,11 @@ def score_table(comparison: Comparison) -> Table:
 def contrast_table(comparison: Comparison) -> Table:
     """Return every paired difference with its interval, tests and what the design can detect."""
     unit, study = Unit(comparison.metric), comparison.study
-    inner = percent(2 * study.confidence - 1)
+    inner, every = percent(2 * study.confidence - 1), (*comparison.contrasts, *comparison.further.contrasts)
     rows = tuple(
         (
             f"{each.treatment} − {each.control}",
-            each.outcome,
+            each.said,
             count(each.labels),
             unit.difference(each.interval.mean),
             ends(each.interval, unit, signed=True),
@@ -62,12 +62,14 @@ def contrast_table(comparison: Comparison) -> Table:
             if each.equivalence is None
             else f"{unit.signed(each.equivalence.low)} to {unit.signed(each.equivalence.high)}",
             p_text(each.interval.p_value()),
+            "primary" if each is comparison.primary else p_text(each.q),
             p_text(each.sign_flip_p),
+            NONE if each.mcnemar is None else p_text(each.mcnemar.p_value),
             NONE if each.pair_correlation is None else number(each.pair_correlation, 2),
             NONE if each.detectable is None else unit.gap(each.detectable),
             str(len(each.pairs)),
         )
-        for each in comparison.contrasts
+        for each in every
     )
     columns = (
         "arms",
@@ -77,9 +79,19 @@ def contrast_table(comparison: Comparison) -> Table:
         f"{percent(study.confidence)} CI",
         f"{inner} CI (equivalence)",
     )
-    columns += ("p (t)", "p (sign flip)", "pair ρ", "detects (80 %)", "pairs")
+    columns += (
+        "p (t)",
+        "q",
+        "p (sign flip, these test rows)",
+        "McNemar p (these checkpoints)",
+        "pair ρ",
+        "detects (80 %)",
+        "pairs",
+    )
     scope = comparison.contrasts[-1].scope if comparison.contrasts else "seeds and examples"
-    return Table(f"Paired differences on test; intervals over {scope}", columns, rows, words=2)
+    family = sum(each.q is not None for each in every)
+    corrected = f"; q: Benjamini-Hochberg over the {family} that are not the primary one" if family else ""
+    return Table(f"Paired differences on test; intervals over {scope}{corrected}", columns, rows, words=2)
 
 
 def cost_table(comparison: Comparison) -> Table:
@@ -170,6 +182,8 @@ def design(comparison: Comparison) -> Iterator[tuple[str, str]]:
         yield "Heads", ", ".join(f"{arm} {start}" for arm, start in starts.items())
     if comparison.baselines:
         yield "Baselines", f"{', '.join(comparison.baselines)}: without a body; a choice of settings is validation's"
+    if not_counted(comparison) not in verdict(comparison):
+        yield "Not counted", not_counted(comparison).removeprefix("Not counted: ")
     yield "Tuning", TUNING.removeprefix("tuning: ")
     for key in ("device", "precision", "threads"):
         if key in comparison.environment:
@@ -185,12 +199,6 @@ def ends(interval: Interval, unit: Unit, signed: bool = False) -> str:
         return NONE
     write = unit.signed if signed else unit.score
     return f"{write(interval.low).removesuffix(' %')} to {write(interval.high)}"
-
-
-def p_text(value: float | None) -> str:
-    if value is None:
-        return NONE
-    return "< 0.001" if value < 0.001 else number(value, 3)
 
 
 def arm_text(score: ArmScore, unit: Unit) -> str:

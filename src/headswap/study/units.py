@@ -11,6 +11,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from headswap.study.statistics import Interval
+
 MINUS = "\N{MINUS SIGN}"
 _SHARES = ("accuracy", "exact_match", "exact_labels", "squad_f1")
 _POINTS = ("bleu", "chrf")
@@ -131,6 +133,19 @@ def times(value: float) -> str:
 
 def percent(share: float) -> str:
     return f"{round(100 * share, 1):g} %"
+
+
+def bracket(interval: Interval, unit: Unit) -> str:
+    """Return (95 % CI +1.9 to +4.3), empty where there is no interval."""
+    if interval.low is None or interval.high is None:
+        return ""
+    return f"({percent(interval.confidence)} CI {unit.signed(interval.low)} to {unit.signed(interval.high)})"
+
+
+def p_text(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return "< 0.001" if value < 0.001 else number(value, 3)
 
 
 def seconds(value: float) -> str:

@@ -8,27 +8,39 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from headswap.study.asides import attributed, cheaply, checkpoints
 from headswap.study.contrasts import Contrast
 from headswap.study.curves import Convergence, LabelsSaved
 from headswap.study.environment import PLANNED_SEEDS
 from headswap.study.results import Comparison
-from headswap.study.statistics import Interval
-from headswap.study.units import Unit, count, percent, plural, rough, times
+from headswap.study.units import Unit, bracket, count, percent, plural, rough, times
 from headswap.study.words import head_starts
 
 TUNING = "tuning: none, the recipes are given values"
+ROOM = 5
 
 
 def verdict(comparison: Comparison) -> list[str]:
-    """Return at most five statements; the first is the verdict."""
+    """Return at most five sentences, the most important ones; the first is the verdict."""
+    return _sentences(comparison)[:ROOM]
+
+
+def beside(comparison: Comparison) -> list[str]:
+    """Return the sentences for which the verdict has no room; they stand under the tables."""
+    return _sentences(comparison)[ROOM:]
+
+
+def _sentences(comparison: Comparison) -> list[str]:
+    """Return everything there is to say, by importance; each statement is one sentence."""
     primary = comparison.primary
     if primary is None:
         return [_nothing(comparison)]
     said = [_main(primary, comparison), *_standing(primary)]
+    said += [*checkpoints(primary), *attributed(comparison), *cheaply(comparison)]
     speed = next((each for each in comparison.convergence if each.size == primary.size), None)
     said += [_speed(speed, primary, comparison)] if speed else _no_speed(comparison)
     said += _labels(comparison)
-    return [*said, _scope(comparison)]
+    return [*said, not_counted(comparison)]
 
 
 def headline(comparison: Comparison) -> str:
@@ -53,13 +65,6 @@ def title(comparison: Comparison) -> str:
     }[primary.outcome]
 
 
-def bracket(interval: Interval, unit: Unit) -> str:
-    """Return (95 % CI +1.9 to +4.3), empty where there is no interval."""
-    if interval.low is None or interval.high is None:
-        return ""
-    return f"({percent(interval.confidence)} CI {unit.signed(interval.low)} to {unit.signed(interval.high)})"
-
-
 def at_rows(contrast: Contrast, row: str) -> str:
     return f"with {'all ' if contrast.size is None else ''}{plural(contrast.labels, row)}"
 
@@ -79,18 +84,18 @@ def _main(primary: Contrast, comparison: Comparison) -> str:
     scores = _scores(primary, unit, comparison)
     if primary.outcome == "not settled":
         body = f"{scores}: {gap} {_ends(primary, unit, design)}"
-        return f"Not settled: {body}. {_power(primary, unit, margin)}"
+        return f"Not settled: {body}; {_power(primary, unit, margin)}."
     if primary.outcome == "equivalent":
         fair = primary.equivalence
         assert fair is not None
         inner = f"{percent(fair.confidence)} CI {unit.signed(fair.low)} to {unit.signed(fair.high)}"
         return (
-            f"Equivalent within ±{unit.margin(margin)}: {scores}: {gap} ({inner}; {design}). "
-            f"The difference is smaller than the {unit.margin(margin)} you said matters."
+            f"Equivalent within ±{unit.margin(margin)}: {scores}: {gap} ({inner}; {design}); "
+            f"the difference is smaller than the {unit.margin(margin)} you said matters."
         )
     opening = "" if primary.outcome == "better" or _fitted(comparison) else "Transfer hurt here: "
-    body = f"{opening}{scores}: {gap} {_ends(primary, unit, design)}."
-    return f"{body} {_matters(primary, unit, margin)}".rstrip()
+    body = f"{opening}{scores}: {gap} {_ends(primary, unit, design)}"
+    return f"{body}{_matters(primary, unit, margin)}."
 
 
 def _scores(contrast: Contrast, unit: Unit, comparison: Comparison) -> str:
@@ -121,28 +126,28 @@ def _matters(contrast: Contrast, unit: Unit, margin: float) -> str:
     if low is None or high is None or margin <= 0:
         return ""
     if min(abs(low), abs(high)) > margin:
-        return f"That is more than the {unit.margin(margin)} you said matters."
+        return f"; that is more than the {unit.margin(margin)} you said matters"
     if contrast.equivalence is not None and contrast.equivalence.equivalent:
-        return f"It is less than the {unit.margin(margin)} you said matters."
-    return f"Whether it is more than the {unit.margin(margin)} you said matters is open."
+        return f"; it is less than the {unit.margin(margin)} you said matters"
+    return f"; whether it is more than the {unit.margin(margin)} you said matters is open"
 
 
 def _power(contrast: Contrast, unit: Unit, margin: float) -> str:
     if contrast.detectable is None:
-        return "Without an interval nothing can be concluded; add paired seeds."
-    text = f"This design detects {unit.gap(contrast.detectable)} with 80 % power"
+        return "without an interval nothing can be concluded, so add paired seeds"
+    text = f"this design detects {unit.gap(contrast.detectable)} with 80 % power"
     if margin <= 0 or contrast.detectable <= margin:
-        return f"{text}."
+        return text
     ways = []
     if contrast.seeds_needed:
         ways.append(f"{count(contrast.seeds_needed)} seeds")
     if contrast.examples_needed:
         ways.append(f"{rough(contrast.examples_needed)} test examples")
     if ways:
-        return f"{text}; about {' or '.join(ways)} would be needed for {unit.margin(margin)}."
+        return f"{text}; about {' or '.join(ways)} would be needed for {unit.margin(margin)}"
     if contrast.interval.examples and contrast.components is not None:
-        return f"{text}; {unit.margin(margin)} would need more seeds and more test examples together."
-    return f"{text}."
+        return f"{text}; {unit.margin(margin)} would need more seeds and more test examples together"
+    return text
 
 
 def _standing(primary: Contrast) -> Iterator[str]:
@@ -234,8 +239,8 @@ def _labels(comparison: Comparison) -> list[str]:
         return [f"With {plural(chosen.labels, row)} {doubt}."]
     worth = f"about {rough(chosen.labels * chosen.ratio)} with {names[1]} ({times(chosen.ratio)}; {ends})"
     level = [each.labels for each in comparison.labels_saved if each.ratio is not None and not each.settled]
-    tail = f" With {count(level[0])} the ratio cannot be told from 1." if level and level[0] > chosen.labels else ""
-    return [f"{start} {worth}.{tail}"]
+    tail = f"; with {count(level[0])} the ratio cannot be told from 1" if level and level[0] > chosen.labels else ""
+    return [f"{start} {worth}{tail}."]
 
 
 def shown_saving(saved: tuple[LabelsSaved, ...]) -> LabelsSaved | None:
@@ -246,13 +251,14 @@ def shown_saving(saved: tuple[LabelsSaved, ...]) -> LabelsSaved | None:
     return next(iter([*settled, *bounds, *points]), None)
 
 
-def _scope(comparison: Comparison) -> str:
-    control, outside = comparison.study.control, "Not counted: what pre-training cost and the data it saw."
+def not_counted(comparison: Comparison) -> str:
+    """Say what the difference leaves out, and what else is in it."""
+    control, outside = comparison.study.control, "Not counted: what pre-training cost and the data it saw"
     if fitted := _fitted(comparison):
-        return f"{outside} Of the pretrained body {' and '.join(fitted)} has nothing, its tokenizer included."
+        return f"{outside}; of the pretrained body {' and '.join(fitted)} has nothing, its tokenizer included."
     return (
-        f"{outside} The {control} arm still inherits the pretrained "
-        f"tokenizer, so that part of transfer is in both arms.{_heads(comparison)}"
+        f"{outside}; the {control} arm still inherits the pretrained "
+        f"tokenizer, so that part of transfer is in both arms{_heads(comparison)}."
     )
 
 
@@ -267,4 +273,4 @@ def _heads(comparison: Comparison) -> str:
     first, second = (starts.get(name) for name in names)
     if first is None or second is None or first == second:
         return ""
-    return f" The head is part of the difference: {names[0]}'s is {first}, {names[1]}'s is {second}."
+    return f"; the head is part of the difference: {names[0]}'s is {first}, {names[1]}'s is {second}"

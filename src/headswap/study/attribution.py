@@ -1,0 +1,141 @@
+"""What the primary difference is made of, and whether a cheap baseline would do. Study chain: contrasts -> results.
+
+What an arm isolates is read off its runs, never off its name: a run that names a `baseline` has no body, one whose
+lineage begins with random weights was pretrained on what is at hand, and one with body.init=mean_var has the scale of
+the pretrained weights and nothing that they learned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from headswap.contracts import Metric
+from headswap.spine import StudyConfig
+from headswap.study.contrasts import Contrast, contrast, corrected
+from headswap.study.runs import FinishedRun
+from headswap.study.statistics import Interval
+from headswap.study.summaries import Groups, paired
+
+Role = Literal["pretrained", "random", "self_pretrained", "scale", "baseline"]
+Ingredient = Literal["self_pretraining", "outside_weights", "scale", "learned"]
+Step = tuple[Ingredient, str, str]
+"""What is isolated, the arm that has it, and the arm that lacks it and is otherwise the same."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one ingredient gives: `arm` minus `beside`."""
+
+    ingredient: Ingredient
+    arm: str
+    beside: str
+    interval: Interval
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """The primary difference taken apart, on the paired seeds that all its arms have."""
+
+    seeds: tuple[int, ...]
+    whole: Interval
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class Further:
+    """What a study says beyond each arm's contrasts with the control.
+
+    `roles`: arm -> what it isolates. `contrasts`: the treatment against other arms than the control, at the primary
+    size. `baseline`: the best arm without a body.
+    """
+
+    roles: dict[str, Role] = field(default_factory=dict)
+    contrasts: tuple[Contrast, ...] = ()
+    attribution: Attribution | None = None
+    baseline: str | None = None
+
+
+def further(
+    groups: Groups, study: StudyConfig, contrasts: Sequence[Contrast], metric: Metric | None
+) -> tuple[tuple[Contrast, ...], Further]:
+    """Return the contrasts with the control, each with its q, and what there is beyond them.
+
+    Args:
+        contrasts: by rising size; the treatment's last one is primary, and alone outside the family that q is over.
+    """
+    primary = next((each for each in reversed(contrasts) if each.treatment == study.treatment), None)
+    if primary is None:
+        return corrected(contrasts, None), Further()
+    runs = {arm: group for (arm, size), group in groups.items() if size == primary.size}
+    found = {arm: role_of(group[0]) for arm, group in runs.items()}
+    roles = {arm: role for arm, role in found.items() if role is not None}
+    steps, baseline = _steps(roles, study), _best(runs, roles, study)
+    rivals = [beside for _, arm, beside in steps if arm == study.treatment] + ([baseline] if baseline else [])
+    pairs = [paired(runs[study.treatment], runs[arm]) for arm in rivals]
+    beyond = [contrast(each, study, metric) for each in pairs if each]
+    every = corrected([*contrasts, *beyond], primary)
+    parts = attribution(runs, study, steps, metric)
+    return every[: len(contrasts)], Further(roles, every[len(contrasts) :], parts, baseline)
+
+
+def role_of(run: FinishedRun) -> Role | None:
+    """Return what an arm isolates, None where it is nothing that is told apart."""
+    if run.config.get("baseline"):
+        return "baseline"
+    init = (run.config.get("body") or {}).get("init", "pretrained")
+    earlier = run.about.get("lineage") or []  # the oldest run last
+    if init == "pretrained" and earlier:
+        return "self_pretrained" if earlier[-1].get("init") == "random" else None
+    roles: dict[str, Role] = {"pretrained": "pretrained", "random": "random", "mean_var": "scale"}
+    return roles.get(init)
+
+
+def attribution(
+    runs: Mapping[str, Sequence[FinishedRun]], study: StudyConfig, steps: Sequence[Step], metric: Metric | None
+) -> Attribution | None:
+    """Return the difference of treatment and control in parts; None without steps, or where too few seeds have all.
+
+    Args:
+        runs: arm -> its finished runs at the primary size.
+    """
+    names = {study.treatment, study.control}.union(*({arm, beside} for _, arm, beside in steps))
+    by_seed = {arm: {run.seed: run for run in runs[arm]} for arm in names}
+    seeds = sorted(set.intersection(*map(set, by_seed.values())))
+    if not steps or len(seeds) < 2:
+        return None
+
+    def gap(arm: str, beside: str) -> Interval:
+        return contrast([(by_seed[arm][seed], by_seed[beside][seed]) for seed in seeds], study, metric).interval
+
+    parts = tuple(Part(ingredient, arm, beside, gap(arm, beside)) for ingredient, arm, beside in steps)
+    return Attribution(tuple(seeds), gap(study.treatment, study.control), parts)
+
+
+def _steps(roles: Mapping[str, Role], study: StudyConfig) -> list[Step]:
+    """Return what can be isolated: by pretraining on what is at hand, and by the scale of the weights alone."""
+    treatment, control = study.treatment, study.control
+    if (roles.get(treatment), roles.get(control)) != ("pretrained", "random"):
+        return []
+    first: dict[Role, str] = {role: arm for arm, role in reversed(roles.items())}
+    own, scale = first.get("self_pretrained"), first.get("scale")
+    steps: list[Step] = []
+    if own:
+        steps += [("self_pretraining", own, control), ("outside_weights", treatment, own)]
+    if scale:
+        steps += [("scale", scale, control)]
+    if scale and not own:
+        steps += [("learned", treatment, scale)]
+    return steps
+
+
+def _best(runs: Mapping[str, Sequence[FinishedRun]], roles: Mapping[str, Role], study: StudyConfig) -> str | None:
+    """Return the baseline with the best mean score; the compared arms themselves are none."""
+    cheap = [arm for arm, role in roles.items() if role == "baseline" and arm not in (study.treatment, study.control)]
+
+    def goodness(arm: str) -> float:
+        mean = sum(run.score for run in runs[arm]) / len(runs[arm])
+        return mean if runs[arm][0].greater_is_better else -mean
+
+    return max(cheap, key=goodness, default=None)
