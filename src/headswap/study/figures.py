@@ -30,7 +30,10 @@ from headswap.study.verdict import percent, shown_saving
 
 def figures(comparison: Comparison) -> list[Figure]:
     """Return the figures that this study has data for."""
+    from headswap.study.tuning_drawings import rates, tuning_curves
+
     made = (learning_curves(comparison), score_by_labels(comparison), paired_differences(comparison))
+    made += (tuning_curves(comparison), rates(comparison))
     return [figure for figure in made if figure is not None]
 
 
@@ -137,7 +140,7 @@ def paired_differences(comparison: Comparison) -> Figure | None:
 
 
 def _curve(curve: Curve, comparison: Comparison, unit: Unit) -> list[dict[str, Any]]:
-    index = _index(curve.arm, comparison)
+    index = arm_index(curve.arm, comparison)
     traces = []
     for seed in curve.seeds.values():
         points = [(examples, score * unit.scale) for examples, score in seed if examples > 0]
@@ -150,7 +153,7 @@ def _curve(curve: Curve, comparison: Comparison, unit: Unit) -> list[dict[str, A
 
 
 def _by_labels(scores: list[ArmScore], comparison: Comparison, unit: Unit) -> list[dict[str, Any]]:
-    index = _index(scores[0].arm, comparison)
+    index = arm_index(scores[0].arm, comparison)
     known = [score for score in scores if score.interval.low is not None]
     ends = [s.interval.low for s in known], [s.interval.high for s in known]
     seeds = [(score.labels, value * unit.scale) for score in scores for value in score.scores.values()]
@@ -229,7 +232,7 @@ def _sense(comparison: Comparison) -> str:
     return "" if comparison.greater_is_better else " (less is better)"
 
 
-def _index(arm: str, comparison: Comparison) -> int:
+def arm_index(arm: str, comparison: Comparison) -> int:
     """Return the arm's place among the colours: the treatment is 0 and the control 1 in every study."""
     names = [comparison.study.treatment, comparison.study.control]
     names += [each for each in comparison.arms if each not in names]

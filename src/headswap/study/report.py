@@ -16,9 +16,12 @@ from headswap.study.page import Figure, Table, render_page, without_empty_column
 from headswap.study.results import Comparison, plain
 from headswap.study.speed_tables import convergence_table, labels_table
 from headswap.study.traces import DASHES
+from headswap.study.tuning_drawings import tuning_table
+from headswap.study.tuning_words import provisional
 from headswap.study.units import Unit, count
 from headswap.study.verdict import bracket, headline, title, verdict
 
+_FURTHER = (convergence_table, labels_table, tuning_table)
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 
 
@@ -43,7 +46,7 @@ def render(comparison: Comparison) -> str:
         statements=verdict(comparison),
         design=list(tables.design(comparison)),
         legends={figure.name: _legend(figure, comparison) for figure in drawn},
-        results=_filled(tables.score_table, tables.contrast_table, convergence_table, labels_table, of=comparison),
+        results=_filled(tables.score_table, tables.contrast_table, *_FURTHER, of=comparison),
         recipes=tables.differing_table(comparison.overlays, "What the arms' recipes set differently"),
         keys=tables.differing_table(comparison.configs, "Keys that differ between the arms' resolved configurations"),
         ledger=tables.nested_table(comparison.ledgers, "Ledger: what became of the model's tensors, one run an arm"),
@@ -69,8 +72,10 @@ def hero(comparison: Comparison) -> dict[str, Any] | None:
     def place(value: float) -> float:
         return round(100 * (value - low + room) / (high - low + 2 * room), 2)
 
+    pair = (primary.treatment, primary.control)
+    weak = ", provisional" if provisional(comparison.tuning, pair, primary.size) else ""
     return {
-        "outcome": primary.outcome,
+        "outcome": f"{primary.outcome}{weak}",
         "tone": primary.outcome.replace(" ", "-"),
         "difference": unit.difference(interval.mean),
         "interval": bracket(interval, unit).strip("()") or "no interval",

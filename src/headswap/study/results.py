@@ -33,6 +33,7 @@ from headswap.study.summaries import (
     paired,
     speed_of_learning,
 )
+from headswap.study.tuned import Tuning
 from headswap.study.units import Unit
 from headswap.study.words import Words, words_of
 
@@ -73,6 +74,7 @@ class Comparison:
     configs: dict[str, dict[str, Any]] = field(default_factory=dict)
     data_notes: dict[str, Any] = field(default_factory=dict)
     problem: str = "single_label_classification"
+    tuning: Tuning | None = None
 
     @property
     def margin(self) -> float:

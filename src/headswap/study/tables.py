@@ -11,7 +11,7 @@ from headswap.study.runs import flatten
 from headswap.study.statistics import Interval
 from headswap.study.summaries import ArmScore
 from headswap.study.units import Unit, count, number, plural, seconds
-from headswap.study.verdict import TUNING, percent
+from headswap.study.verdict import percent, tuning
 from headswap.study.words import head_starts
 
 
@@ -168,7 +168,7 @@ def design(comparison: Comparison) -> Iterator[tuple[str, str]]:
     starts = head_starts(comparison.ledgers)
     if len(set(starts.values())) > 1:
         yield "Heads", ", ".join(f"{arm} {start}" for arm, start in starts.items())
-    yield "Tuning", TUNING.removeprefix("tuning: ")
+    yield "Tuning", tuning(comparison)
     for key in ("device", "precision", "threads"):
         if key in comparison.environment:
             yield key.capitalize(), ", ".join(comparison.environment[key])
