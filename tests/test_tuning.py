@@ -208,7 +208,7 @@ def test_tuned_values_are_laid_over_the_arms_and_may_differ(configured):
     assert {made.learning_rate for (arm, _, _), made in cells.items() if arm == "finetune"} == {2e-4}
     assert cells["scratch", 35, 1].learning_rate == 9e-4 and cells["scratch", 20, 0].learning_rate == 3e-3
     assert cells["scratch", 20, 0].weight_decay == 0.1 and cells["finetune", 20, 0].weight_decay == 0.01
-    with pytest.raises(ConfigError, match="differ in keys it does not name; found train.batch_size"):
+    with pytest.raises(ConfigError, match=r"differ in keys it does not name; found train\.batch_size"):
         plan(configured("++study.arms.scratch.train.batch_size=4"), None, chosen)
 
 
