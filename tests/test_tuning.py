@@ -319,7 +319,7 @@ def test_the_bands_hold_the_true_curve_at_all_numbers_of_trials_at_once():
 
 
 def test_an_error_that_falls_has_the_same_curve_upside_down_and_a_failed_trial_is_the_worst():
-    scores = [("2e-4", 0.2), ("3e-4", 0.4), ("4e-4", None), ("5e-4", 0.3)]
+    scores = [("2e-4", 0.2), ("3e-4", 0.4), ("4e-4", None), ("5e-4", 0.3), ("6e-4", 0.25)]
     falling = with_curves(tuning(arm_tuned("scratch", 20, scores), objective="rmse", greater_is_better=False), 0.95)
     turned = [(rate, None if score is None else 1 - score) for rate, score in scores]
     rising = with_curves(tuning(arm_tuned("scratch", 20, turned), objective="accuracy"), 0.95)

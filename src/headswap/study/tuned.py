@@ -102,14 +102,14 @@ class Curve:
     """What the best of k trials is expected to score, k from 1 upward.
 
     Args:
-        middle: the median best of k random trials; else the best of the first k.
+        middle: the median best of k random trials, None for none but failed ones; else the best of the first k.
         low: the band's lower end at k, None where nothing bounds it; empty for no band.
         why: why there is no band.
     """
 
     arm: str
     size: int | None
-    middle: tuple[float, ...]
+    middle: tuple[float | None, ...]
     low: tuple[float | None, ...] = ()
     high: tuple[float | None, ...] = ()
     why: str = ""

@@ -53,7 +53,7 @@ def _curve(each: ArmTuning, tuning: Tuning, confidence: float) -> Curve:
         return Curve(each.arm, each.size, _best_so_far(each, tuning), why=why)
     worst, best = _bounds(tuning)
     scores = [worst if trial.score is None else trial.score for trial in each.trials]
-    low, high = min(worst, best), max(worst, best)
+    low, high = min(worst, best, *scores), max(worst, best, *scores)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of tied scores, which make the band wider than it need be
         shares = opda.nonparametric.EmpiricalDistribution.confidence_bands(
@@ -62,7 +62,9 @@ def _curve(each: ArmTuning, tuning: Tuning, confidence: float) -> Curve:
         counts, less = list(range(1, len(scores) + 1)), not tuning.greater_is_better
         # The least share of trials below a score bounds the scores from above, and the largest from below.
         highest, middle, lowest = (share.quantile_tuning_curve(counts, minimize=less).tolist() for share in shares)
-    return Curve(each.arm, each.size, tuple(middle), tuple(map(_known, lowest)), tuple(map(_known, highest)))
+    return Curve(
+        each.arm, each.size, tuple(map(_known, middle)), tuple(map(_known, lowest)), tuple(map(_known, highest))
+    )
 
 
 @functools.cache

@@ -31,7 +31,7 @@ def tuning_table(comparison: Comparison) -> Table:
             brief(each.chosen[key]),
             ends_of(each, key),
             next((f"{edge.side} end" for edge in each.edges if edge.key == key), "no"),
-            _labels(each.size, comparison),
+            _labels(each.size),
             str(len(each.trials)),
             str(each.count("pruned")),
             str(each.count("fail")),
@@ -62,15 +62,14 @@ def tuning_curves(comparison: Comparison) -> Figure | None:
     )
     caption += f" No band{' for some' if banded else ''}: {why}." if why else ""
     ends = [
-        f"{curve.arm} at {_rows(curve.size, comparison)} ends at {unit.score(curve.middle[-1])} after "
+        f"{curve.arm} at {_rows(curve.size, comparison)} ends at {_score(curve.middle[-1], unit)} after "
         f"{plural(len(curve.middle), 'trial')}"
         for curve in tuning.curves
-        if curve.middle
     ]
     rows = tuple(
-        (curve.arm, _labels(curve.size, comparison), str(place + 1), unit.score(middle), *_ends(curve, place, unit))
+        (curve.arm, _labels(curve.size), str(place + 1), *_scores(curve, place, unit))
         for curve in tuning.curves
-        for place, middle in enumerate(curve.middle)
+        for place in range(len(curve.middle))
     )
     columns = ("arm", comparison.words.rows, "trials", "best of them", f"{share} low", f"{share} high")
     table = Table("The best of so many trials, on validation", columns, rows)
@@ -94,7 +93,7 @@ def rates(comparison: Comparison) -> Figure | None:
         (
             each.arm,
             "chosen" if place == each.best else trial.state.replace("complete", "finished").replace("fail", "failed"),
-            _labels(each.size, comparison),
+            _labels(each.size),
             brief(trial.settings[RATE]),
             NONE if trial.score is None else unit.score(trial.score),
         )
@@ -114,10 +113,8 @@ def rates(comparison: Comparison) -> Figure | None:
 
 def _curves_at(size: int | None, tuning: Tuning, comparison: Comparison) -> Plot:
     unit, curves = _unit(tuning), [curve for curve in tuning.curves if curve.size == size]
-    values = [value for curve in curves for value in (*curve.middle, *curve.low, *curve.high) if value is not None]
     scores = [each.score for arm in tuning.arms if arm.size == size for each in arm.trials if each.score is not None]
-    seen = [value for curve in curves for value in curve.middle if value in values] + scores
-    low, high = (end / unit.scale for end in padded([value * unit.scale for value in seen]))
+    low, high = padded(scores)
     traces: list[dict[str, Any]] = []
     for curve in curves:
         index, x = arm_index(curve.arm, comparison), list(range(1, len(curve.middle) + 1))
@@ -125,7 +122,8 @@ def _curves_at(size: int | None, tuning: Tuning, comparison: Comparison) -> Plot
             bottom = [low if end is None else max(low, end) for end in curve.low]
             top = [high if end is None else min(high, end) for end in curve.high]
             traces.append(band(x, bottom, top, (index, unit)))
-        drawn = line(x, [value * unit.scale for value in curve.middle], f"@arm{index}", 2.4, DASHES[index])
+        y = [None if value is None else value * unit.scale for value in curve.middle]
+        drawn = line(x, y, f"@arm{index}", 2.4, DASHES[index])
         traces.append(drawn | named(curve.arm, index, f"%{{x}} trials: {unit.hover()}"))
     layout = layout_of(300, "trials", f"validation {unit.title}")
     most = max(len(curve.middle) for curve in curves)
@@ -163,17 +161,20 @@ def _rate(trial: Any) -> float:
     return float(value_of(trial.settings[RATE]))
 
 
-def _ends(curve: Curve, place: int, unit: Unit) -> tuple[str, str]:
-    ends = [(side[place] if side else None) for side in (curve.low, curve.high)]
-    low, high = (NONE if end is None else unit.score(end) for end in ends)
-    return low, high
+def _scores(curve: Curve, place: int, unit: Unit) -> list[str]:
+    """Return the curve and the ends of its band at a place, written."""
+    return [_score(side[place] if side else None, unit) for side in (curve.middle, curve.low, curve.high)]
+
+
+def _score(value: float | None, unit: Unit) -> str:
+    return NONE if value is None else unit.score(value)
 
 
 def _unit(tuning: Tuning | None) -> Unit:
     return Unit(tuning.objective if tuning else "accuracy")
 
 
-def _labels(size: int | None, comparison: Comparison) -> str:
+def _labels(size: int | None) -> str:
     return "all" if size is None else count(size)
 
 
