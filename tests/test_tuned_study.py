@@ -7,7 +7,7 @@ import statistics
 
 import pytest
 
-from headswap.cli import main
+from headswap.cli import dispatch
 from headswap.config import load
 from headswap.errors import RunError, Stopped
 from headswap.records import read_json
@@ -139,7 +139,7 @@ def test_a_report_is_made_again_from_the_files_alone(study, root, tmp_path):
 def test_an_arms_trials_have_a_page_and_are_listed_by_top(study, root, capsys):
     each = read(study.folder).arms[1]
     assert (root / "tiny" / each.folder / "report.html").is_file()
-    assert main(["top", str(root / "tiny" / each.folder)]) == 0
+    assert dispatch(["top", str(root / "tiny" / each.folder)]) == 0
     assert "validation accuracy" in capsys.readouterr().out
     with pytest.raises(
         RunError, match=r"the tuning of a study's arm; found no words of its own; the study's command goes"
@@ -171,15 +171,15 @@ def test_halving_and_tpe_tune_too(table, tiny_body, tmp_path):
 
 def test_the_commands_plan_and_compare_list_the_trials_and_name_what_they_chose(table, tiny_body, tmp_path, capsys):
     words = [*words_of(table, tiny_body, tmp_path), *FAST, *TUNED, "study.sizes=[20]"]
-    assert main(["plan", *words]) == 0
+    assert dispatch(["plan", *words]) == 0
     before = capsys.readouterr().out
     assert before.count("to train  train.learning_rate=") == 4
     assert "tuning finetune 20 rows" in before and "2, with the settings that tuning will choose" in before
-    assert main(["compare", *words]) == 0
+    assert dispatch(["compare", *words]) == 0
     out = capsys.readouterr().out
     assert "tuning: 4 trials to go, 2 for each of finetune and scratch at 20 rows" in out
     assert out.count("validation accuracy") == 4 and out.count("test accuracy") >= 2
     assert "2 random trials an arm at 20 rows" in " ".join(out.split())
-    assert main(["plan", *words]) == 0
+    assert dispatch(["plan", *words]) == 0
     after = capsys.readouterr().out
     assert after.count("to train") == 0 and "2 trials, 2 have ended" in after

@@ -115,7 +115,7 @@ def test_the_ranges_that_ship_are_those_of_the_protocol():
         (["study.tuning.spaces.scratch.train.batch_size=choice(4,0)"], "train.batch_size: must be above 0; found 0"),
         (["study.tuning.spaces.scratch.seed=choice(1,2)"], "study.tuning.spaces.scratch.seed: not to be tuned"),
         (["study.tuning.spaces.scratch.body.init=choice(a,b)"], "study.tuning.spaces.scratch.body.init: not to be tuned"),
-        (["study.tuning.spaces.scratch=3"], "study.tuning.spaces.scratch: ranges by key; found 3"),
+        (["study.tuning.spaces.scratch=3"], "study.tuning.spaces.scratch: ranges by key; found '3'"),
         (["++study.arms.third.body.init=mean_var"], "study.tuning.spaces.third: an arm of a tuned study has ranges"),
         (["study.tuning.spaces.scratch=null", "study.tuning.spaces.finetune=null"], "study.tuning.spaces: no arm has"),
         (["experiment=two_to_three"], "study.tuning: arms that are chains are not tuned; found 2 stages"),
@@ -309,13 +309,15 @@ def test_the_median_best_of_k_is_the_scores_own_quantile():
 
 
 def test_the_bands_hold_the_true_curve_at_all_numbers_of_trials_at_once():
-    """Uniform scores: the median best of k is 0.5 ** (1 / k). 95 % of studies have all of it inside."""
+    """Uniform scores: the median best of k is 0.5 ** (1 / k). 95 % of studies at least have all of it inside: the band
+    holds the other quantiles of the best of k too.
+    """
     dice, truth, held = np.random.default_rng(5), [0.5 ** (1 / count) for count in range(1, 9)], 0
     for _ in range(400):
         scores = [(f"{rate}e-4", float(score)) for rate, score in enumerate(dice.random(8), 2)]
         (curve,) = with_curves(tuning(arm_tuned("scratch", 20, scores)), 0.95).curves
         held += all(low <= true <= high for low, true, high in zip(curve.low, truth, curve.high, strict=True))
-    assert 0.92 <= held / 400 <= 0.98  # three standard errors
+    assert held / 400 >= 0.95
 
 
 def test_an_error_that_falls_has_the_same_curve_upside_down_and_a_failed_trial_is_the_worst():

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from headswap.search_space import Choice, Span
-from headswap.study.tuned import ArmTuning, Trial, Tuning, at_edge
+from headswap.study.tuned import ArmTuning, Trial, Tuning, at_edge, told_of
 
 RATE = "train.learning_rate"
 RANGES = {"finetune": Span(1e-5, 5e-4, log=True), "scratch": Span(1e-4, 3e-3, log=True)}
@@ -22,7 +20,7 @@ def arm_tuned(arm: str, size: int | None, scores, seed_loss: float | None = None
     )
     best = max(range(len(trials)), key=lambda place: -1.0 if scores[place][1] is None else scores[place][1])
     edge = at_edge(RATE, span, trials[best].settings[RATE])
-    space = {RATE: dataclasses.asdict(span), "train.weight_decay": dataclasses.asdict(Choice(("0", "0.01", "0.1")))}
+    space = {RATE: told_of(span), "train.weight_decay": told_of(Choice(("0", "0.01", "0.1")))}
     return ArmTuning(arm, size, f"tuning-{arm}", space, trials, best, (edge,) if edge else ())
 
 

@@ -175,6 +175,11 @@ def nested(values: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
+def told_of(dimension: Dimension) -> dict[str, Any]:
+    """Return what could be tried as JSON holds it."""
+    return {"words": list(dimension.words)} if isinstance(dimension, Choice) else dataclasses.asdict(dimension)
+
+
 def dimension_of(told: Mapping[str, Any]) -> Dimension:
     return Choice(tuple(told["words"])) if "words" in told else Span(**told)
 
@@ -205,7 +210,7 @@ def arm_tuning(cell: tuple[str, int | None], found: Findings, beside: Path, how:
         )
     chosen = tried[ranked[0]].settings
     edges = tuple(edge for key, each in space.items() if key in chosen and (edge := at_edge(key, each, chosen[key])))
-    told = {key: dataclasses.asdict(each) for key, each in space.items()}
+    told = {key: told_of(each) for key, each in space.items()}
     return ArmTuning(*cell, found.name, told, tuple(tried), ranked[0], edges)
 
 

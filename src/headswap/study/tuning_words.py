@@ -8,7 +8,7 @@ from headswap.search_space import Choice
 from headswap.study.tuned import ArmTuning, Edge, Tuning, rows_of
 from headswap.study.tuning_curves import overlap
 from headswap.study.units import count, plural
-from headswap.sweep.axes import brief
+from headswap.sweep.axes import brief, figure
 
 NONE = "none, the recipes are given values"
 
@@ -70,7 +70,7 @@ def ends_of(each: ArmTuning, key: str) -> str:
         return ", ".join(map(brief, found.words))
     scale = ", log" if found.log else ""
     step = f", steps of {found.step:g}" if found.step else ""
-    return f"{brief(f'{found.low:.9g}')} to {brief(f'{found.high:.9g}')}{scale}{step}"
+    return f"{figure(found.low)} to {figure(found.high)}{scale}{step}"
 
 
 def _served(tuning: Tuning, arms: tuple[str, str], size: int | None) -> list[ArmTuning]:
@@ -78,8 +78,8 @@ def _served(tuning: Tuning, arms: tuple[str, str], size: int | None) -> list[Arm
 
 
 def _edge(each: ArmTuning, edge: Edge) -> str:
-    value, ends = brief(edge.value), f"{brief(edge.low)} to {brief(edge.high)}"
-    return f"{edge.key} of {each.arm} at {_rows(each.size)}: {value}, of {ends}"
+    value, low, high = (figure(float(word)) for word in (edge.value, edge.low, edge.high))
+    return f"{edge.key} of {each.arm} at {_rows(each.size)}: {value}, of {low} to {high}"
 
 
 def _unequal(own: list[ArmTuning], tuning: Tuning) -> str:
