@@ -182,4 +182,6 @@ def test_the_commands_plan_and_compare_list_the_trials_and_name_what_they_chose(
     assert "2 random trials an arm at 20 rows" in " ".join(out.split())
     assert dispatch(["plan", *words]) == 0
     after = capsys.readouterr().out
-    assert after.count("to train") == 0 and "2 trials, 2 have ended" in after
+    listed = [line for line in after.splitlines() if line.startswith(("tuning", "study"))]
+    assert not any("to train" in line for line in listed) and sum("2 have ended" in line for line in listed) == 2
+    assert any(line.startswith("study  runs") and "2, 2 of them finished already" in line for line in listed)
