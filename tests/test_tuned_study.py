@@ -177,7 +177,7 @@ def test_the_commands_plan_and_compare_list_the_trials_and_name_what_they_chose(
     assert "tuning finetune 20 rows" in before and "2, with the settings that tuning will choose" in before
     assert dispatch(["compare", *words]) == 0
     out = capsys.readouterr().out
-    assert "tuning: 4 trials to go, 2 for each of finetune and scratch at 20 rows" in out
+    assert "tuning: 4 trials, 2 for each of finetune and scratch at 20 rows" in out
     assert out.count("validation accuracy") == 4 and out.count("test accuracy") >= 2
     assert "2 random trials an arm at 20 rows" in " ".join(out.split())
     assert dispatch(["plan", *words]) == 0

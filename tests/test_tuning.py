@@ -389,7 +389,7 @@ def test_a_best_value_at_the_end_of_its_range_makes_the_verdict_provisional(comp
     edged = tuning(arm_tuned("finetune", 400, FINETUNE), arm_tuned("scratch", 400, [*SCRATCH[:5], ("0.0029", 0.7)]))
     found = with_tuning(comparison, edged)
     sentence = (
-        "Provisional: tuning ended at the end of a range (train.learning_rate of scratch at 400 rows: 0.0029, of 1e-4 to "
+        "Provisional: tuning chose a value at the end of its range (train.learning_rate of scratch at 400 rows: 0.0029, of 1e-4 to "
         "0.003); widen it."
     )
     assert sentence in verdict(found)[1]

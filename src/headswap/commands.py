@@ -146,9 +146,7 @@ def _tuned(config: Any) -> Any:
     left = sum(each.count - each.ended for each in sweeps)
     with Watch(left, split="validation") as watch:
         if left:
-            watch.console.print(
-                f"tuning: {left} trials to go, {tuning.shares(sweeps)}", soft_wrap=True, highlight=False
-            )
+            watch.console.print(f"tuning: {tuning.shares(sweeps)}", soft_wrap=True, highlight=False)
         return tuning.tune(config, sweeps, watch)
 
 

@@ -17,9 +17,8 @@ from headswap.study.results import Comparison, plain
 from headswap.study.speed_tables import convergence_table, labels_table
 from headswap.study.traces import DASHES
 from headswap.study.tuning_drawings import tuning_table
-from headswap.study.tuning_words import provisional
 from headswap.study.units import Unit, count
-from headswap.study.verdict import bracket, headline, title, verdict
+from headswap.study.verdict import bracket, headline, is_provisional, title, verdict
 
 _FURTHER = (convergence_table, labels_table, tuning_table)
 TEMPLATE = Path(__file__).with_name("report.html.j2")
@@ -72,8 +71,7 @@ def hero(comparison: Comparison) -> dict[str, Any] | None:
     def place(value: float) -> float:
         return round(100 * (value - low + room) / (high - low + 2 * room), 2)
 
-    pair = (primary.treatment, primary.control)
-    weak = ", provisional" if provisional(comparison.tuning, pair, primary.size) else ""
+    weak = ", provisional" if is_provisional(comparison, primary) else ""
     return {
         "outcome": f"{primary.outcome}{weak}",
         "tone": primary.outcome.replace(" ", "-"),

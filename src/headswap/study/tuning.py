@@ -152,10 +152,10 @@ def sweeps(config: Config) -> list[ArmSweep]:
 
 
 def shares(made: Sequence[ArmSweep]) -> str:
-    """Return how the trials are shared out."""
+    """Return how many trials there are, and how they are shared out."""
     arms = " and ".join(dict.fromkeys(each.arm for each in made))
     sizes = ", ".join(dict.fromkeys(rows_of(each.size) for each in made))
-    return f"{made[0].count} for each of {arms} at {sizes}"
+    return f"{sum(each.count for each in made)} trials, {made[0].count} for each of {arms} at {sizes}"
 
 
 def planned(each: ArmSweep) -> Iterator[tuple[str, str]]:

@@ -33,7 +33,8 @@ def doubts(tuning: Tuning | None, arms: tuple[str, str], size: int | None) -> st
         return ""
     own = _served(tuning, arms, size)
     edges = [f"{_edge(each, edge)}" for each in own for edge in each.edges]
-    sentences = [f"Provisional: tuning ended at the end of a range ({'; '.join(edges)}); widen it."] if edges else []
+    told = "; ".join(edges)
+    sentences = [f"Provisional: tuning chose a value at the end of its range ({told}); widen it."] if edges else []
     if unequal := _unequal(own, tuning):
         sentences.append(f"Provisional: {unequal}.")
     curves = {(curve.arm, curve.size): curve for curve in tuning.curves}
@@ -44,7 +45,7 @@ def doubts(tuning: Tuning | None, arms: tuple[str, str], size: int | None) -> st
 
 
 def provisional(tuning: Tuning | None, arms: tuple[str, str], size: int | None) -> bool:
-    """Say whether a verdict hangs on where a range of its two arms ends."""
+    """Say whether the arms' difference hangs on where a range of theirs ends."""
     return tuning is not None and any(each.edges for each in _served(tuning, arms, size))
 
 

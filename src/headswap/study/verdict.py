@@ -45,13 +45,19 @@ def title(comparison: Comparison) -> str:
     primary = comparison.primary
     if primary is None:
         return _nothing(comparison)
-    weak = ", provisionally" if provisional(comparison.tuning, _pair(primary), primary.size) else ""
+    weak = ", provisionally" if is_provisional(comparison, primary) else ""
     return {
         "better": f"{primary.treatment} is better than {primary.control}",
         "worse": f"{primary.treatment} is worse than {primary.control}",
         "equivalent": f"{primary.treatment} and {primary.control} are equivalent",
         "not settled": f"{primary.treatment} against {primary.control} is not settled",
     }[primary.outcome] + weak
+
+
+def is_provisional(comparison: Comparison, primary: Contrast) -> bool:
+    """Say whether a settled verdict hangs on a value at the end of its range."""
+    doubtful = provisional(comparison.tuning, _pair(primary), primary.size)
+    return primary.outcome != "not settled" and doubtful
 
 
 def tuning(comparison: Comparison) -> str:
