@@ -14,7 +14,7 @@ from headswap.study.tuned import ArmTuning, Curve, Tuning
 from headswap.study.tuning_words import ends_of
 from headswap.study.units import Unit, count, plural
 from headswap.study.verdict import percent
-from headswap.sweep.axes import brief, linear_ticks
+from headswap.sweep.axes import brief, figure, linear_ticks
 
 RATE = "train.learning_rate"
 
@@ -152,7 +152,7 @@ def _rates_at(arms: list[ArmTuning], comparison: Comparison) -> Plot:
     ends = log_range([rate for rate, *_ in everything])
     ticks = [float(f"{size}e{power}") for power in range(-8, 2) for size in (1, 3)]
     shown = [tick for tick in ticks if ends[0] <= log10(tick) <= ends[1]]
-    layout["xaxis"] |= {"type": "log", "range": ends, "tickvals": shown, "ticktext": [brief(f"{t:.9g}") for t in shown]}
+    layout["xaxis"] |= {"type": "log", "range": ends, "tickvals": shown, "ticktext": list(map(figure, shown))}
     layout["yaxis"] |= {"range": padded([score for _, score, _ in everything])}
     return Plot(_rows(arms[0].size, comparison), traces, layout)
 

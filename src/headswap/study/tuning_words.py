@@ -36,7 +36,7 @@ def doubts(tuning: Tuning | None, arms: tuple[str, str], size: int | None) -> st
     told = "; ".join(edges)
     sentences = [f"Provisional: tuning chose a value at the end of its range ({told}); widen it."] if edges else []
     if unequal := _unequal(own, tuning):
-        sentences.append(f"Provisional: {unequal}.")
+        sentences.append(unequal)
     curves = {(curve.arm, curve.size): curve for curve in tuning.curves}
     pair = [curves[each.arm, each.size] for each in own if (each.arm, each.size) in curves]
     if len(pair) == 2 and (first := overlap(*pair)) is not None:
@@ -59,7 +59,7 @@ def warnings_about(tuning: Tuning | None) -> Iterator[str]:
     for size in dict.fromkeys(each.size for each in tuning.arms):
         own = [each for each in tuning.arms if each.size == size]
         if unequal := _unequal(own, tuning):
-            yield f"{unequal[0].upper()}{unequal[1:]}."
+            yield unequal
     if tuning.given:
         yield f"Not tuned: {', '.join(tuning.given)} with the values given."
 
@@ -87,8 +87,8 @@ def _unequal(own: list[ArmTuning], tuning: Tuning) -> str:
     done = {each.arm: len(each.trials) - each.count("fail") for each in own}
     if len(set(done.values())) < 2:
         return ""
-    each = ", ".join(f"{arm} {number}" for arm, number in done.items())
-    return f"the arms had unequal tuning at {_rows(own[0].size)}: of {tuning.trials} trials {each} did not fail"
+    each = ", ".join(f"{number} of {arm}" for arm, number in done.items())
+    return f"Unequal tuning at {_rows(own[0].size)}: of {tuning.trials} trials an arm did not fail {each}."
 
 
 def _rows(size: int | None) -> str:
