@@ -228,6 +228,14 @@ def test_what_was_running_when_a_process_died_is_asked_again():
     assert summary(search)["trials"][trial.number]["state"] == "lost"
 
 
+def test_a_waiting_setting_whose_process_died_while_it_was_asked_for_is_asked_again():
+    search = pruning()
+    search.study.enqueue_trial({"x": 0.375})
+    search.study.ask()
+    assert search.recover() == 1
+    assert search.ask()[1] == {"x": "0.375"}
+
+
 def test_a_sweep_that_is_killed_goes_on_to_its_total_without_a_repeated_point(table, tiny_body, tmp_path):
     words = [*words_of(table, tiny_body, Path("outputs")), *QUICK, RATE, "sweep.trials=6", "sweep.workers=2"]
     command = [sys.executable, "-m", "headswap", "sweep", *words]

@@ -124,7 +124,8 @@ def compare(words: Sequence[str]) -> int:
         from headswap.study.plan import judged, plan, study_folder
 
         config, flags = given
-        cells = plan(config, flags)
+        tuning = _tuned(config)
+        cells = plan(config, flags, tuning.chosen(config.study.sizes) if tuning else None)
         config, count = judged(config, flags), sum(cell.count for cell in cells)
         with Watch(count) as watch:
             watch.console.print(f"study: {count} runs in {study_folder(config)}", soft_wrap=True, highlight=False)
@@ -134,6 +135,19 @@ def compare(words: Sequence[str]) -> int:
         return 0
 
     return composed("compare", words, act)
+
+
+def _tuned(config: Any) -> Any:
+    """Tune the arms of a study that asks for it; return what was found, None where nothing is tuned."""
+    from headswap.progress import Watch
+    from headswap.study import tuning
+
+    sweeps = tuning.sweeps(config)
+    left = sum(each.count - each.ended for each in sweeps)
+    with Watch(left, split="validation") as watch:
+        if left:
+            watch.console.print(f"tuning: {tuning.shares(sweeps)}", soft_wrap=True, highlight=False)
+        return tuning.tune(config, sweeps, watch)
 
 
 def report(words: Sequence[str]) -> int:

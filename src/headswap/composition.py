@@ -15,6 +15,8 @@ from headswap.errors import ConfigError, nearest
 from headswap.placeholders import looks_secret, names_in, placeholder, plain_key_fault
 
 CONFIG_NAME = "config"
+SPACES = r"sweep\.space|study\.tuning\.spaces"
+TUNING_WORD = re.compile(r"study\.tuning=([\w-]+)")
 STAGE_WORD = re.compile(r"[+~]*stages\.([A-Za-z_][\w-]*)\.(.+)", re.DOTALL)
 
 
@@ -102,12 +104,13 @@ def forced(overrides: Sequence[str]) -> list[str]:
     """Let overrides of a plug's field through where its YAML leaves the field out; the plug's class checks the name.
 
     `body.init=random` becomes `++body.init=random`: Hydra only knows the keys that the file spells out. A word for one
-    stage of a chain (`stages.NAME.WORD`) is left out: stages.py reads it.
+    stage of a chain (`stages.NAME.WORD`) is left out: stages.py reads it. `study.tuning=fair` names an option of the
+    group study/tuning.
     """
-    overrides = [_quoted(text) for text in overrides if not STAGE_WORD.match(text)]
+    overrides = [_quoted(TUNING_WORD.sub(r"study/tuning=\1", text)) for text in overrides if not STAGE_WORD.match(text)]
     return [
         f"++{text}"
-        if re.match(r"(task|body|head|strategy|baseline|metric|tracker|sweep\.space|sweep\.conditions)\.[\w.]+=", text)
+        if re.match(rf"(task|body|head|strategy|baseline|metric|tracker|{SPACES}|sweep\.conditions)\.[\w.]+=", text)
         else text
         for text in overrides
     ]
@@ -116,7 +119,7 @@ def forced(overrides: Sequence[str]) -> list[str]:
 def _quoted(text: str) -> str:
     """Let `sweep.space.KEY=interval(0,1)` be the text that it is for us; Hydra would take it for a sweep of its own."""
     key, _, value = text.partition("=")
-    if not key.startswith("sweep.space.") or value[:1] in ("'", '"', "{"):
+    if not re.match(rf"({SPACES})\.", key) or value[:1] in ("'", '"', "{") or value == "null":
         return text
     return f'{key}="{value}"'
 

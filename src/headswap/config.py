@@ -37,6 +37,7 @@ from headswap.spine import (
     StudyConfig,
     SweepConfig,
     TrainConfig,
+    TuningConfig,
 )
 from headswap.tracked import Tracker
 from headswap.typecheck import conform
@@ -51,7 +52,11 @@ NODES = {
     "study": StudyConfig,
     "sweep": SweepConfig,
 }
-INNER_NODES = (("train", "save_every", SaveConfig), ("hardware", "ray", RayConfig))
+INNER_NODES = (
+    ("train", "save_every", SaveConfig),
+    ("hardware", "ray", RayConfig),
+    ("study", "tuning", TuningConfig),
+)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from headswap import config as configuration
@@ -29,14 +30,15 @@ def _other_plug(value: dict[str, Any], held: dict[str, Any]) -> bool:
 
 
 def _merge(tree: dict[str, Any], changes: dict[str, Any], where: str, prefix: str = "") -> None:
+    free = re.match(rf"({'|'.join(configuration.PLUG_GROUPS)})\.\w+\.", prefix)  # inside a plug's own field
     for key, value in changes.items():
-        if key not in tree:
+        if key not in tree and not free:
             known = [prefix + name for name in tree]
             raise ConfigError(
                 f"{where}: no such key; found {prefix}{key!s}{nearest(prefix + key, known)}; "
                 f"keys here: {', '.join(sorted(tree))}"
             )
-        if isinstance(value, dict) and isinstance(tree[key], dict) and not _other_plug(value, tree[key]):
+        if isinstance(value, dict) and isinstance(tree.get(key), dict) and not _other_plug(value, tree[key]):
             _merge(tree[key], value, where, f"{prefix}{key}.")
         else:
             tree[key] = value

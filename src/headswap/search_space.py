@@ -70,13 +70,20 @@ class Conditions(Protocol):
         ...
 
 
-def parse(space: Mapping[str, Any]) -> dict[str, Dimension]:
+def parse(space: Mapping[str, Any], where: str = "sweep.space") -> dict[str, Dimension]:
     """Return dotted key -> what may be tried, in the order of `space`, whose keys may be nested or dotted.
 
     Raises:
-        ConfigError: a value is none of Hydra's sweeps, or an empty one.
+        ConfigError: a value is none of Hydra's sweeps, or an empty one; `where` says whose.
     """
-    return {key: _dimension(key, str(value)) for key, value in _flat(space)}
+    return {key: _dimension(key, str(value), f"{where}.{key}") for key, value in _flat(space)}
+
+
+def value_of(word: str) -> Any:
+    """Return what an override word stands for: 1e-4 a number, null nothing, [a,b] a list."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return OverridesParser.create().parse_override(f"key={word}").value()
 
 
 def swept(overrides: Sequence[str]) -> tuple[list[str], dict[str, str]]:
@@ -110,12 +117,11 @@ def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield f"{prefix}{name}", value
 
 
-def _dimension(key: str, text: str) -> Dimension:
+def _dimension(key: str, text: str, where: str) -> Dimension:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, RangeSweep
     from hydra.errors import HydraException
 
-    where = f"sweep.space.{key}"
     try:
         override = OverridesParser.create().parse_override(f"{key}={text}")
         value: Any = override.value()

@@ -110,6 +110,25 @@ class HardwareConfig:
 
 
 @dataclass
+class TuningConfig:
+    """How a study's arms are tuned before its own runs, each by as many trials; 0 trials: the given values.
+
+    `spaces`: arm -> key -> Hydra's choice, range or interval, as text; null for an arm that keeps its given values.
+    `sizes`: each, largest, or those of study.sizes that are tuned. `seeds`: the trials', [] for the one before the
+    study's first; a setting's score is its mean over them.
+    """
+
+    trials: int = 0
+    sampler: str = "random"
+    pruner: str = "none"
+    first_rung: float = 0.25
+    keep_one_in: int = 3
+    sizes: Any = "each"
+    seeds: list[int] = field(default_factory=list)
+    spaces: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
 class StudyConfig:
     """Arms x label counts x paired seeds, and how the verdict is drawn.
 
@@ -127,6 +146,7 @@ class StudyConfig:
     workers: int | None = None
     measure_change: bool = False
     may_differ: list[str] = field(default_factory=list)
+    tuning: TuningConfig = field(default_factory=TuningConfig)
 
 
 @dataclass

@@ -16,6 +16,11 @@ from headswap.spine import Config
 from headswap.study.plan import Planned, plan, study_folder
 from headswap.study.results import Comparison, RunRecord, with_texts
 from headswap.study.results import compare as compare_records
+from headswap.study.tuned import TUNING, recipes
+from headswap.study.tuned import read as read_tuning
+from headswap.study.tuning import sweeps, tune
+from headswap.study.tuning_curves import with_curves
+from headswap.study.tuning_words import warnings_about as tuning_warnings
 
 RUNS = "runs.json"
 
@@ -34,9 +39,12 @@ def execute(
 ) -> Study:
     """Run the study's cells, finished ones excepted, and write its verdict and report.
 
-    A failed run is excluded with its reason. Raises RunError when no run of the study finished.
+    Without cells they are planned here, after tuning where the study is tuned. A failed run is excluded with its
+    reason. Raises RunError when no run of the study finished.
     """
-    cells = plan(config) if cells is None else cells
+    if cells is None:
+        found = tune(config, sweeps(config), on_event)
+        cells = plan(config, None, found.chosen(config.study.sizes) if found else None)
     folder = study_folder(config)
     write_text(folder / "config.yaml", configuration.dump(config))
     outcomes = run_cells(cells, workers_of(config), on_event)
@@ -88,7 +96,12 @@ def draw(config: Config, folder: Path, records: Sequence[RunRecord]) -> Study:
     resolved = [replace(one, folder=(folder / one.folder).resolve()) for one in records]
     name, node = next(iter(config.metric.items()))
     metric = configuration.build(node, f"metric.{name}", Metric, config.plugins)
-    comparison = with_texts(compare_records(resolved, config.study, config.study.arms, metric))
+    tuning = None
+    if config.study.tuning.trials and (folder / TUNING).is_file():
+        tuning = with_curves(read_tuning(folder), config.study.confidence)
+    comparison = with_texts(compare_records(resolved, config.study, recipes(config.study.arms, tuning), metric))
+    warnings = (*comparison.warnings, *tuning_warnings(tuning))
+    comparison = replace(comparison, tuning=tuning, warnings=warnings)
     save(comparison, folder)
     return Study(folder, comparison, write_report(comparison, folder))
 

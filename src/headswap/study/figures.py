@@ -31,6 +31,7 @@ from headswap.study.traces import (
     named,
     padded,
 )
+from headswap.study.tuning_drawings import rates, tuning_curves
 from headswap.study.units import Unit, count, percent, plural, times
 from headswap.study.verdict import shown_saving
 
@@ -48,6 +49,8 @@ def figures(comparison: Comparison) -> list[Figure]:
         confusion_figure(comparison),
         calibration_figure(comparison),
         body_change(comparison),
+        tuning_curves(comparison),
+        rates(comparison),
     )
     return [figure for figure in made if figure is not None]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,10 @@ from headswap.launch import Job, job_of
 from headswap.overlays import overlay
 from headswap.spine import Config, Stage
 from headswap.stages import Chain
+from headswap.study.tuned import rows_of
+
+Chosen = Mapping[tuple[str, int | None], dict[str, Any]]
+"""(arm, size) -> the values that tuning chose for it, as an overlay."""
 
 ALL_STAGES = "all"
 """What an arm that is nothing without its experiment's stages says of them."""
@@ -40,13 +44,14 @@ class Planned:
     count: int = 1
 
 
-def plan(config: Config, flags: argparse.Namespace | None = None) -> list[Planned]:
+def plan(config: Config, flags: argparse.Namespace | None = None, chosen: Chosen | None = None) -> list[Planned]:
     """Return the study's runs, seed by seed, so that whatever is finished early is already paired; long runs first.
 
     The last seed's short runs then fill up the time in which other workers would have nothing left to do.
 
     Args:
         flags: the command line, of which a chain's stages are composed.
+        chosen: laid over the arms; treatment and control may differ in those keys.
 
     Raises:
         ConfigError: an arm names an unknown key, or the compared arms differ in a key that `study.may_differ` lacks.
@@ -55,17 +60,18 @@ def plan(config: Config, flags: argparse.Namespace | None = None) -> list[Planne
     if not study.arms:
         raise ConfigError("study.arms: a study needs arms; found none; choose one: headswap list study")
     if config.baseline is not None:
-        chosen = config.choices.get("baseline", "")
+        option = config.choices.get("baseline", "")
         raise ConfigError(
-            f"baseline: would stand in every arm of the study; found {chosen}; set it in an arm of its own, as "
+            f"baseline: would stand in every arm of the study; found {option}; set it in an arm of its own, as "
             "study=full does, or baseline=none"
         )
-    cells = []
+    cells, chosen = [], chosen or {}
+    may_differ = [*study.may_differ, *_keys(chosen, (study.treatment, study.control))]
     for seed in range(config.seed, config.seed + study.seeds):
         for size in sorted(study.sizes, reverse=True) or [None]:
-            arms = {arm: Arm(config, arm, size, seed, flags) for arm in study.arms}
+            arms = {arm: Arm(config, arm, size, seed, flags, chosen.get((arm, size), {})) for arm in study.arms}
             made = {arm: each.final() for arm, each in arms.items()}
-            audit(made, study.treatment, study.control, study.may_differ)
+            audit(made, study.treatment, study.control, may_differ)
             cells += [arms[arm].planned() for arm in sorted(made, key=lambda arm: -_length(made[arm]))]
     return cells
 
@@ -75,15 +81,22 @@ def _length(config: Config) -> float:
     return 0.0 if config.baseline is not None else config.train.epochs
 
 
+def _keys(chosen: Chosen, arms: tuple[str, ...]) -> list[str]:
+    """Return the dotted keys that tuning set in some arms."""
+    found = (key for (arm, _), changes in chosen.items() if arm in arms for key, _ in flat(changes))
+    return list(dict.fromkeys(found))
+
+
 @dataclass(frozen=True)
 class Arm:
-    """An arm at one size and seed: a run, or a chain of them."""
+    """An arm at one size and seed: a run, or a chain of them. `tuned` is laid over its own changes."""
 
     config: Config
     name: str
     size: int | None
     seed: int
     flags: argparse.Namespace | None
+    tuned: dict[str, Any] = field(default_factory=dict)
 
     def planned(self) -> Planned:
         title = _title(self.name, self.size, self.seed)
@@ -141,7 +154,10 @@ class Arm:
         changes = {key: value for key, value in self._changes.items() if key != "stages"}
         measure = made.train.measure_change or self.config.study.measure_change
         made = dataclasses.replace(made, stages=[], train=dataclasses.replace(made.train, measure_change=measure))
-        return self._sized(overlay(made, changes, f"study.arms.{self.name}"), self.size)
+        made = overlay(made, changes, f"study.arms.{self.name}")
+        if self.tuned:
+            made = overlay(made, self.tuned, f"study.tuning.spaces.{self.name}")
+        return self._sized(made, self.size)
 
     def _sized(self, made: Config, size: int | None) -> Config:
         data: dict[str, Any] = {}
@@ -190,7 +206,10 @@ def flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
 def study_folder(config: Config) -> Path:
     """Return the study's folder, named by what it compares."""
     plugs = configuration.build_plugs(config)
-    content = {"task": plugs.task.identity(), "body": plugs.body.identity(), "study": config.study.__dict__}
+    study = dict(config.study.__dict__)
+    if not config.study.tuning.trials:
+        study.pop("tuning")  # ranges that nobody tries
+    content = {"task": plugs.task.identity(), "body": plugs.body.identity(), "study": study}
     if config.stages:
         content["stages"] = [stage.__dict__ for stage in config.stages]
     names = "-".join(config.choices.get(group, group) for group in ("task", "body", "study"))
@@ -198,4 +217,4 @@ def study_folder(config: Config) -> Path:
 
 
 def _title(arm: str, size: int | None, seed: int) -> str:
-    return f"{arm} {'all rows' if size is None else f'{size} rows'} seed {seed}"
+    return f"{arm} {rows_of(size)} seed {seed}"

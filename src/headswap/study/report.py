@@ -20,12 +20,13 @@ from headswap.study.sheets import write_tables
 from headswap.study.speed_tables import convergence_table, labels_table
 from headswap.study.static import write_drawings
 from headswap.study.traces import DASHES, arm_index
+from headswap.study.tuning_drawings import tuning_table
 from headswap.study.units import Unit, bracket, count
-from headswap.study.verdict import beside, headline, title, verdict
+from headswap.study.verdict import beside, headline, is_provisional, title, verdict
 
 WIDE = 3  # arms that a terminal has room for side by side
 TEMPLATE = Path(__file__).with_name("report.html.j2")
-RESULTS = ("scores", "differences", "speed", "labels_saved", "calibration_errors")
+RESULTS = ("scores", "differences", "speed", "labels_saved", "tuning", "calibration_errors")
 
 
 def write_report(comparison: Comparison, folder: Path) -> Path:
@@ -68,6 +69,7 @@ def named_tables(comparison: Comparison) -> dict[str, Table]:
         "differences": tables.contrast_table(comparison),
         "speed": convergence_table(comparison),
         "labels_saved": labels_table(comparison),
+        "tuning": tuning_table(comparison),
         "calibration_errors": calibration_table(comparison),
         **one_sided_tables(comparison),
         "recipes": tables.differing_table(comparison.overlays, "What the arms' recipes set differently"),
@@ -99,8 +101,9 @@ def hero(comparison: Comparison) -> dict[str, Any] | None:
     def place(value: float) -> float:
         return round(100 * (value - low + room) / (high - low + 2 * room), 2)
 
+    weak = ", provisional" if is_provisional(comparison, primary) else ""
     return {
-        "outcome": primary.outcome,
+        "outcome": f"{primary.outcome}{weak}",
         "tone": primary.outcome.replace(" ", "-"),
         "difference": unit.difference(interval.mean),
         "interval": bracket(interval, unit).strip("()") or "no interval",

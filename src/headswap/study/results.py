@@ -39,6 +39,7 @@ from headswap.study.summaries import (
     paired,
     speed_of_learning,
 )
+from headswap.study.tuned import Tuning
 from headswap.study.units import Unit
 from headswap.study.words import Words, words_of
 
@@ -84,6 +85,7 @@ class Comparison:
     arrivals: tuple[Arrived, ...] = ()
     answered: Answered = field(default_factory=Answered)
     further: Further = field(default_factory=Further)
+    tuning: Tuning | None = None
 
     @property
     def margin(self) -> float:

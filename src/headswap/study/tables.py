@@ -11,7 +11,7 @@ from headswap.study.runs import flatten
 from headswap.study.statistics import Interval
 from headswap.study.summaries import ArmScore
 from headswap.study.units import Unit, count, number, p_text, percent, plural, seconds
-from headswap.study.verdict import TUNING, not_counted, verdict
+from headswap.study.verdict import not_counted, tuning, verdict
 from headswap.study.words import head_starts
 
 
@@ -184,7 +184,7 @@ def design(comparison: Comparison) -> Iterator[tuple[str, str]]:
         yield "Baselines", f"{', '.join(comparison.baselines)}: without a body; a choice of settings is validation's"
     if not_counted(comparison) not in verdict(comparison):
         yield "Not counted", not_counted(comparison).removeprefix("Not counted: ")
-    yield "Tuning", TUNING.removeprefix("tuning: ")
+    yield "Tuning", tuning(comparison)
     for key in ("device", "precision", "threads"):
         if key in comparison.environment:
             yield key.capitalize(), ", ".join(comparison.environment[key])

@@ -13,10 +13,11 @@ from headswap.study.contrasts import Contrast
 from headswap.study.curves import Convergence, LabelsSaved
 from headswap.study.environment import PLANNED_SEEDS
 from headswap.study.results import Comparison
+from headswap.study.tuning_words import doubts, provisional
+from headswap.study.tuning_words import said as tuning_said
 from headswap.study.units import Unit, bracket, count, percent, plural, rough, times
 from headswap.study.words import head_starts
 
-TUNING = "tuning: none, the recipes are given values"
 ROOM = 5
 
 
@@ -35,7 +36,7 @@ def _sentences(comparison: Comparison) -> list[str]:
     primary = comparison.primary
     if primary is None:
         return [_nothing(comparison)]
-    said = [_main(primary, comparison), *_standing(primary)]
+    said = [_main(primary, comparison), *_standing(primary, doubts(comparison.tuning, _pair(primary), primary.size))]
     said += [*checkpoints(primary), *attributed(comparison), *cheaply(comparison)]
     speed = next((each for each in comparison.convergence if each.size == primary.size), None)
     said += [_speed(speed, primary, comparison)] if speed else _no_speed(comparison)
@@ -57,12 +58,30 @@ def title(comparison: Comparison) -> str:
     primary = comparison.primary
     if primary is None:
         return _nothing(comparison)
+    weak = ", provisionally" if is_provisional(comparison, primary) else ""
     return {
         "better": f"{primary.treatment} is better than {primary.control}",
         "worse": f"{primary.treatment} is worse than {primary.control}",
         "equivalent": f"{primary.treatment} and {primary.control} are equivalent",
         "not settled": f"{primary.treatment} against {primary.control} is not settled",
-    }[primary.outcome]
+    }[primary.outcome] + weak
+
+
+def is_provisional(comparison: Comparison, primary: Contrast) -> bool:
+    """Say whether a settled verdict hangs on a value at the end of its range."""
+    doubtful = provisional(comparison.tuning, _pair(primary), primary.size)
+    return primary.outcome != "not settled" and doubtful
+
+
+def tuning(comparison: Comparison) -> str:
+    """Return how the two arms of the verdict were tuned."""
+    primary = comparison.primary
+    pair = (comparison.study.treatment, comparison.study.control) if primary is None else _pair(primary)
+    return tuning_said(comparison.tuning, pair, primary.size if primary else None)
+
+
+def _pair(contrast: Contrast) -> tuple[str, str]:
+    return contrast.treatment, contrast.control
 
 
 def at_rows(contrast: Contrast, row: str) -> str:
@@ -80,7 +99,7 @@ def _nothing(comparison: Comparison) -> str:
 
 def _main(primary: Contrast, comparison: Comparison) -> str:
     unit, margin = Unit(comparison.metric), comparison.margin
-    gap, design = unit.difference(primary.interval.mean), _design(primary)
+    gap, design = unit.difference(primary.interval.mean), _design(primary, comparison)
     scores = _scores(primary, unit, comparison)
     if primary.outcome == "not settled":
         body = f"{scores}: {gap} {_ends(primary, unit, design)}"
@@ -108,10 +127,10 @@ def _scores(contrast: Contrast, unit: Unit, comparison: Comparison) -> str:
     return f"{first} against {unit.score(control)} for {contrast.control} {rows}{sense}"
 
 
-def _design(contrast: Contrast) -> str:
+def _design(contrast: Contrast, comparison: Comparison) -> str:
     return (
         f"{plural(len(contrast.pairs), 'paired seed')} × {plural(contrast.test_examples, 'test example')}"
-        f"{', interval over seeds only' if contrast.scope == 'seeds only' else ''}; {TUNING}"
+        f"{', interval over seeds only' if contrast.scope == 'seeds only' else ''}; tuning: {tuning(comparison)}"
     )
 
 
@@ -150,7 +169,13 @@ def _power(contrast: Contrast, unit: Unit, margin: float) -> str:
     return text
 
 
-def _standing(primary: Contrast) -> Iterator[str]:
+def _standing(primary: Contrast, doubt: str) -> Iterator[str]:
+    """Yield in one statement what keeps the verdict from being relied on; `doubt`: the tuning's part of it."""
+    if said := " ".join(filter(None, (*_of_seeds(primary), doubt))):
+        yield said
+
+
+def _of_seeds(primary: Contrast) -> Iterator[str]:
     seeds = len(primary.pairs)
     exploratory = f"Exploratory: {plural(seeds, 'paired seed')}, where a study to rely on has {PLANNED_SEEDS}"
     provisional = "the interval is over seeds only and so provisional: that the test rows are a sample too is not in it"

@@ -107,6 +107,8 @@ def reopened(folder: Path, overrides: Sequence[str] = ()) -> Plan:
     """Return the sweep of a folder, with more words behind its own. Raises RunError where it is no sweep's."""
     _require_sweep(folder)
     told = read_json(folder / COMMAND)
+    if not told["overrides"]:
+        raise RunError(f"{folder}: the tuning of a study's arm; found no words of its own; the study's command goes on")
     words = (*told["overrides"], *overrides)
     made = plan(configuration.compose(words, told["config_dirs"]), words, told["config_dirs"])
     if made.folder.name != folder.resolve().name:

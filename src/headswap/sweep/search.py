@@ -200,8 +200,8 @@ class Search:
         for trial in dead:
             self.optuna.trial.Trial(self.study, trial._trial_id).set_user_attr(LOST, True)
             self.study.tell(trial.number, state=self.states.FAIL)
-            if trial.params:
-                self.study.enqueue_trial(trial.params)
+            if settings := trial.system_attrs.get("fixed_params") or trial.params:  # it may have died while asking
+                self.study.enqueue_trial(settings)
         return len(dead)
 
     def ask(self) -> tuple[Any, dict[str, str]]:
