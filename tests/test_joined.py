@@ -111,7 +111,7 @@ def test_the_verdict_counts_the_outcomes_and_gives_both_aggregates(joined):
     found = joined.main.interquartile
     assert f"interquartile mean of accuracy {100 * found.treatment.mean:.1f} % against" in first
     assert re.search(r"\(\+\d+\.\d pp, 95 % CI \+\d+\.\d to \+\d+\.\d\)", first)
-    assert re.search(r"scored higher with probability 0\.\d\d \(95 % CI 0\.\d\d to \d\.\d\d\)", first)
+    assert re.search(r"scored better with probability 0\.\d\d \(95 % CI 0\.\d\d to \d\.\d\d\)", first)
     assert any("tasks are fixed" in each for each in rest)
     assert title(joined) == f"finetune is better than scratch in {counts['better']} of 5 tasks"
 
@@ -130,7 +130,7 @@ def test_a_difference_that_falls_by_the_correction_is_named(joined):
     said = " ".join(verdict(dataclasses.replace(joined, adjusted=adjusted)))
     assert f"not {joined.studies[place].label}." in said
     stands = " ".join(verdict(dataclasses.replace(joined, adjusted=(0.001,) * 5)))
-    assert f"All {joined.main.outcomes['better']} of these differences stand" in stands
+    assert f"All {joined.main.outcomes['better']} differences found stand" in stands
 
 
 def test_below_four_tasks_the_page_says_why_there_is_no_aggregate(five):
@@ -242,7 +242,7 @@ def test_the_command_writes_three_files_and_leaves_the_studies_alone(five, tmp_p
     assert cli.dispatch(["report", *map(str, five), "--out", str(tmp_path / "all")]) == 0
     assert {folder: listing(folder) for folder in five} == before
     out = capsys.readouterr().out
-    assert re.search(r"sst2 +│ accuracy, 400 labels │ +\d\d\.\d % │ .* pp \(95 % CI .*\) │ .* │ better", out)
+    assert re.search(r"sst2 +│ +400 │ +\d\d\.\d % │ +\d\d\.\d % │ +\+\d+\.\d pp \(\+.*\) │ .* │ better", out)
     assert out.rstrip().endswith(str(tmp_path / "all"))
     assert sorted(path.name for path in (tmp_path / "all").iterdir()) == ["joined.csv", "joined.html", "joined.json"]
     with pytest.raises(ConfigError, match="--out: not a folder"):

@@ -20,7 +20,7 @@ from headswap.study.verdict import bracket, percent
 
 ROW = 46
 Row = tuple[str, Interval, str]
-"""A line of a drawing: its name, what is drawn, and its marker."""
+"""A row of a drawing: its name, what is drawn, and its marker."""
 
 
 def figures(joined: Joined) -> list[Figure]:
@@ -40,7 +40,7 @@ def forest(joined: Joined) -> Figure:
         f"Filled: stands at q ≤ {1 - joined.confidence:.2g} after Benjamini and Hochberg's correction; open: does not."
     )
     caption = (
-        f"{names[0]} minus {names[1]} at each study's largest size, with its interval; {standing} "
+        f"{names[0]} minus {names[1]} at each study's largest size, with its interval. {standing} "
         f"{'Each unit has an axis of its own. ' if len(panels) > 1 else ''}Shaded: the difference that matters, where "
         "the studies of an axis have one."
     )
@@ -66,7 +66,7 @@ def interquartile_means(joined: Joined) -> Figure | None:
     layout = _rows_of(
         len(arms), [_plain(name) for name, _ in arms], f"interquartile mean{' (%)' if unit.percent else ''}"
     )
-    trace = _marks(
+    traces = _marks(
         [(name, each, "circle") for name, each in arms], unit.scale, [_score(each, unit) for _, each in arms]
     )
     caption = (
@@ -78,7 +78,7 @@ def interquartile_means(joined: Joined) -> Figure | None:
     table = Table("Interquartile means", ("arm", "mean", f"{share} low", f"{share} high"), rows)
     description = f"Interquartile means: {'; '.join(said)}."
     title = f"Interquartile mean over {len(joined.averaged)} {joined.nouns}"
-    return Figure("means", title, caption, description, (Plot("", [trace], layout),), table)
+    return Figure("means", title, caption, description, (Plot("", traces, layout),), table)
 
 
 def improvements(joined: Joined) -> Figure | None:
@@ -97,7 +97,7 @@ def improvements(joined: Joined) -> Figure | None:
     bare = [Interval(value, None, None, None, None, joined.confidence, 0) for value in main.improvements]
     rows = [(name, each, "circle-open") for name, each in zip(names, bare, strict=True)]
     words = [number(each.mean, 2) for each in bare]
-    trace = _marks([*rows, ("all", main.improvement, "diamond")], 1.0, [*words, probability(main.improvement)])
+    traces = _marks([*rows, ("all", main.improvement, "diamond")], 1.0, [*words, probability(main.improvement)])
     caption = (
         f"How often a run of {main.treatment} scores better than a run of {main.control} (Mann-Whitney's U over all "
         f"pairs, ties half). Diamond: mean over the {joined.nouns}, with its {share} interval from seeds resampled "
@@ -109,15 +109,14 @@ def improvements(joined: Joined) -> Figure | None:
     total = f"all {len(names)}", number(main.improvement.mean, 2), *_cells(main.improvement, lambda end: number(end, 2))
     columns = (joined.noun, "probability", f"{share} low", f"{share} high")
     table = Table("Probability of improvement", columns, (*cells, total))
-    return Figure(
-        "improvement", "Probability of improvement", caption, description, (Plot("", [trace], layout),), table
-    )
+    return Figure("improvement", "Probability of improvement", caption, description, (Plot("", traces, layout),), table)
 
 
 def _panel(name: str, studies: Sequence[StudyRead], joined: Joined, several: bool) -> Plot:
     unit = Unit(studies[0].comparison.metric)
     labels = [f"{_plain(each.label)}<br>{_difference(each)}, {each.primary.outcome}" for each in studies]
-    layout = _rows_of(len(studies), labels, name)
+    layout = _rows_of(len(studies), labels, "" if several else name)
+    layout["xaxis"] |= {"nticks": 4 if several else 9, "tickangle": 0}
     margins = {each.comparison.margin for each in studies}
     band = margin_band(max(margins) * unit.scale)  # lies along y; a forest's values run along x
     turned = {"xref": "x", "yref": "paper", "x0": band["y0"], "x1": band["y1"], "y0": 0, "y1": 1}
@@ -128,7 +127,7 @@ def _panel(name: str, studies: Sequence[StudyRead], joined: Joined, several: boo
         for each in studies
     ]
     words = [f"{each.label}: {_difference(each)} {bracket(each.primary.interval, unit)}" for each in studies]
-    return Plot(name if several else "", [_marks(rows, unit.scale, words)], layout)
+    return Plot(name if several else "", _marks(rows, unit.scale, words), layout)
 
 
 def _axis(study: StudyRead) -> str:
@@ -147,28 +146,26 @@ def _rows_of(amount: int, names: Sequence[str], title: str) -> dict[str, Any]:
     return layout
 
 
-def _marks(rows: Sequence[Row], scale: float, words: Sequence[str]) -> dict[str, Any]:
-    values = [each.mean * scale for _, each, _ in rows]
-    trace = line(values, list(range(len(rows))), "@ink", 2, "solid")
-    marker = {
-        "symbol": [symbol for *_, symbol in rows],
-        "size": 11,
-        "color": "@ink",
-        "line": {"color": "@ink", "width": 1.6},
-    }
-    ends = [
-        (each.mean if each.low is None else each.low, each.mean if each.high is None else each.high)
-        for _, each, _ in rows
-    ]
-    above = [scale * high - value for (_, high), value in zip(ends, values, strict=True)]
-    below = [value - scale * low for (low, _), value in zip(ends, values, strict=True)]
-    bar = {"type": "data", "symmetric": False, "array": above, "arrayminus": below, "color": "@ink", "thickness": 2}
-    shown = {
-        "text": list(map(_plain, words)),
-        "hoverinfo": "text",
-        "hovertemplate": "%{text}<extra></extra>",
-    }
-    return trace | {"mode": "markers", "marker": marker, "error_x": bar | {"width": 6}} | shown
+def _marks(rows: Sequence[Row], scale: float, words: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the rows' points, those with an interval apart: a bar of no length would still have its caps."""
+    numbered = list(zip(range(len(rows)), rows, words, strict=True))
+    bare = [each for each in numbered if each[1][1].low is None]
+    known = [each for each in numbered if each[1][1].low is not None]
+    return [_points(some, scale) for some in (bare, known) if some]
+
+
+def _points(numbered: Sequence[tuple[int, Row, str]], scale: float) -> dict[str, Any]:
+    found = [interval for _, (_, interval, _), _ in numbered]
+    values = [each.mean * scale for each in found]
+    trace = line(values, [place for place, *_ in numbered], "@ink", 2, "solid")
+    symbols = [symbol for _, (*_, symbol), _ in numbered]
+    marker = {"symbol": symbols, "size": 11, "color": "@ink", "line": {"color": "@ink", "width": 1.6}}
+    texts = {"text": [_plain(word) for *_, word in numbered], "hovertemplate": "%{text}<extra></extra>"}
+    trace |= {"mode": "markers", "marker": marker, "hoverinfo": "text"} | texts
+    above = [scale * each.high - value for each, value in zip(found, values, strict=True) if each.high is not None]
+    below = [value - scale * each.low for each, value in zip(found, values, strict=True) if each.low is not None]
+    bar = {"type": "data", "symmetric": False, "array": above, "arrayminus": below, "color": "@ink"}
+    return trace | ({"error_x": bar | {"thickness": 2, "width": 6}} if above else {})
 
 
 def _upright(value: float) -> dict[str, Any]:

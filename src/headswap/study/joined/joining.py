@@ -176,7 +176,12 @@ def _warnings(studies: Sequence[StudyRead]) -> Iterator[str]:
     """Yield one sentence for everything that weakens the whole."""
     few = [each.label for each in studies if len(each.primary.pairs) < PLANNED_SEEDS]
     if few:
-        yield f"Exploratory: {_listed(few)} with fewer than {PLANNED_SEEDS} paired seeds."
+        which = "every study" if len(few) == len(studies) else _listed(few)
+        yield f"Exploratory: {which} with fewer than {PLANNED_SEEDS} paired seeds."
+    alone = [each.label for each in studies if each.primary.scope == "seeds only" and each.primary.interval.known]
+    if alone:
+        yield f"Provisional: the interval of {_listed(alone)} is over seeds alone, the test rows taken as given."
+    yield from _about_collapsed(studies)
     seeds = {len(each.primary.pairs) for each in studies}
     if len(seeds) > 1 and len(studies) >= MINIMUM_TASKS:
         found = ", ".join(f"{each.label} {len(each.primary.pairs)}" for each in studies)
@@ -186,6 +191,22 @@ def _warnings(studies: Sequence[StudyRead]) -> Iterator[str]:
         yield f"Confidences differ ({found}): each verdict has its own, what is over all studies the highest."
     yield from _about_rows(studies)
     yield from _about_recipes(studies)
+
+
+def _about_collapsed(studies: Sequence[StudyRead]) -> Iterator[str]:
+    """Warn of runs far below the others, which few seeds cannot tell the frequency of."""
+    found = []
+    for each in studies:
+        scores = [
+            each.comparison.score_of(arm, each.primary.size) for arm in (each.primary.treatment, each.primary.control)
+        ]
+        amount = sum(len(score.collapsed) for score in scores if score)
+        found += [f"{each.label} {amount}"] if amount else []
+    if found:
+        yield (
+            f"Collapsed runs ({_listed(found)}) count in every number; over few seeds the intervals of the interquartile "
+            "means are then too narrow."
+        )
 
 
 def _about_rows(studies: Sequence[StudyRead]) -> Iterator[str]:

@@ -76,7 +76,7 @@ def hero(joined: Joined) -> dict[str, str] | None:
     settled = gap.low is not None and gap.high is not None and (gap.low > 0 or gap.high < 0)
     sense = "better" if gap.mean > 0 else "worse"
     return {
-        "over": f"Interquartile mean over {len(joined.averaged)} {joined.nouns}",
+        "over": f"Interquartile means, {len(joined.averaged)} {joined.nouns}",
         "tone": sense if settled else "not-settled",
         "big": unit.difference(gap.mean),
         "under": bracket(gap, unit).strip("()") or f"no interval: {gap.reason}",

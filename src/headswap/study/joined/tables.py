@@ -19,7 +19,7 @@ from headswap.study.joined.verdict import probability
 from headswap.study.page import NONE, Table
 from headswap.study.tables import ends, p_text
 from headswap.study.units import Unit, count, plural, rough, times
-from headswap.study.verdict import bracket, percent
+from headswap.study.verdict import percent
 
 
 def main_table(joined: Joined, folder: Path) -> Table:
@@ -68,7 +68,7 @@ def arms_table(joined: Joined) -> Table:
 def aggregate_table(joined: Joined) -> Table:
     """Return what each arm is against the control over all studies."""
     share = percent(joined.confidence)
-    columns = ("arm", *OUTCOMES, "interquartile mean", "difference", f"{share} CI", "scores higher", f"{share} CI")
+    columns = ("arm", *OUTCOMES, "interquartile mean", "difference", f"{share} CI", "P(better)", f"{share} CI")
     rows = tuple(_aggregate_row(each, joined) for each in joined.aggregates)
     control = joined.main.control
     return Table(f"Arms against {control}, over all {len(joined.studies)} {joined.nouns}", columns, rows)
@@ -95,18 +95,18 @@ def design(joined: Joined) -> Iterator[tuple[str, str]]:
 
 
 def terminal_table(joined: Joined) -> RichTable:
-    """Return the primary comparisons for the command line."""
-    main = joined.main
-    table = RichTable(title=Text(f"{main.treatment} − {main.control}"), title_justify="left")
-    for name in (joined.noun, "metric and size"):
-        table.add_column(Text(name))
-    for name in (main.treatment, main.control, "difference", "q", "pairs"):
-        table.add_column(Text(name), justify="right")
-    table.add_column(Text("verdict"))
-    for place, each in enumerate(joined.studies):
-        gap = f"{_unit(each).difference(each.primary.interval.mean)} {bracket(each.primary.interval, _unit(each))}"
-        cells = (each.label, _rows_word(each), *_scores(each), gap.rstrip(), p_text(joined.adjusted[place]))
-        table.add_row(*map(Text, (*cells, str(len(each.primary.pairs)), each.primary.outcome)))
+    """Return the primary comparisons for the command line; a metric that all have stands in the title alone."""
+    main, metrics = joined.main, {_unit(each).name for each in joined.studies}
+    alone = len(metrics) == 1
+    table = RichTable(title=Text(f"test {', '.join(sorted(metrics))}"), title_justify="left")
+    for name in (joined.noun, *(() if alone else ("metric",))):
+        table.add_column(Text(name), no_wrap=name == joined.noun)
+    for name in ("rows", main.treatment, main.control, f"difference ({percent(joined.confidence)} CI)"):
+        table.add_column(Text(name), justify="right", no_wrap=not name.startswith("difference"))
+    table.add_column(Text("verdict"), no_wrap=True)
+    for each in joined.studies:
+        cells = (each.label, *(() if alone else (_unit(each).name,)), count(each.primary.labels), *_scores(each))
+        table.add_row(*map(Text, (*cells, _gap(each), each.primary.outcome)))
     return table
 
 
@@ -168,8 +168,7 @@ def _saving_cells(study: StudyRead) -> tuple[str, ...]:
     if saved is None or value is None:
         return NONE, NONE, NONE, NONE
     sense = {"at least": "≥ ", "at most": "≤ "}.get(saved.bound_kind, "")
-    known = saved.low is not None and saved.high is not None
-    inner = f"{rough(saved.low)}–{rough(saved.high)}" if known else "censored"
+    inner = "censored" if saved.low is None or saved.high is None else f"{rough(saved.low)}–{rough(saved.high)}"
     return count(saved.labels), f"{sense}{rough(saved.labels * value)}", f"{sense}{times(value)}", inner
 
 
@@ -203,6 +202,13 @@ def _scores(study: StudyRead) -> tuple[str, str]:
     pairs = study.primary.pairs
     first, second = (sum(getattr(pair, arm) for pair in pairs) / len(pairs) for arm in ("treatment", "control"))
     return _unit(study).score(first), _unit(study).score(second)
+
+
+def _gap(study: StudyRead) -> str:
+    """Return +9.2 pp (+7.3 to +11.1)."""
+    unit, interval = _unit(study), study.primary.interval
+    inner = "" if interval.low is None else f" ({ends(interval, unit, signed=True)})"
+    return f"{unit.difference(interval.mean)}{inner}"
 
 
 def _rows_word(study: StudyRead) -> str:

@@ -65,7 +65,7 @@ def _main(joined: Joined) -> str:
     if main.improvement is not None:
         share = percent(joined.confidence)
         odds = probability(main.improvement).replace("(", f"({share} CI ", 1) if main.improvement.known else ""
-        parts.append(f"a run of it scored higher with probability {odds or probability(main.improvement)}")
+        parts.append(f"a run of it scored better with probability {odds or probability(main.improvement)}")
     return f"{'; '.join(parts)}."
 
 
@@ -95,11 +95,8 @@ def _corrected(joined: Joined) -> Iterator[str]:
     fallen = [label for label, stands in found if not stands]
     rule = f"corrected for {known} comparisons (Benjamini-Hochberg, q ≤ {1 - joined.confidence:.2g})"
     if not fallen:
-        yield (
-            f"All {len(found)} of these differences stand when {rule}."
-            if len(found) > 1
-            else (f"The one difference found stands when {rule}.")
-        )
+        all_of = f"All {len(found)} differences found stand" if len(found) > 1 else "The one difference found stands"
+        yield f"{all_of} when {rule}."
         return
     yield f"When {rule}, {len(found) - len(fallen)} of {plural(len(found), 'difference')} stand; not {_listed(fallen)}."
 
