@@ -190,6 +190,17 @@ def test_recipes_and_numbers_of_seeds_that_differ_are_said(tmp_path):
     assert "Numbers of seeds differ (sst2 5, emotion 5, news 5, cola 3)" in said
 
 
+def test_collapsed_and_provisional_studies_are_said(five, tmp_path):
+    fallen = study_of(
+        tmp_path, "fallen", dataclasses.replace(made_of("sst2"), levels={"finetune": 0.9, "scratch": 0.3})
+    )
+    scores = study_of(tmp_path, "tags", dataclasses.replace(made_of("news"), metric="macro_f1"))
+    said = join(read_studies([five[0], fallen, scores])).warnings
+    assert "Exploratory: every study with fewer than 10 paired seeds." in said
+    assert any(each.startswith("Collapsed runs (fallen 5) count in every number") for each in said)
+    assert any(each.startswith("Provisional: the interval of tags is over seeds alone") for each in said)
+
+
 def refused(*folders):
     with pytest.raises((ConfigError, RunError)) as raised:
         read_studies(folders)
@@ -237,16 +248,17 @@ def listing(folder):
 
 
 def test_the_command_writes_three_files_and_leaves_the_studies_alone(five, tmp_path, capsys, monkeypatch):
-    before = {folder: listing(folder) for folder in five}
+    two = five[:2]
+    before = {folder: listing(folder) for folder in two}
     monkeypatch.setenv("COLUMNS", "200")
-    assert cli.dispatch(["report", *map(str, five), "--out", str(tmp_path / "all")]) == 0
-    assert {folder: listing(folder) for folder in five} == before
+    assert cli.dispatch(["report", *map(str, two), "--out", str(tmp_path / "all")]) == 0
+    assert {folder: listing(folder) for folder in two} == before
     out = capsys.readouterr().out
-    assert re.search(r"sst2 +│ +400 │ +\d\d\.\d % │ +\d\d\.\d % │ +\+\d+\.\d pp \(\+.*\) │ .* │ better", out)
+    assert re.search(r"sst2 +│ +400 │ +\d\d\.\d % │ +\d\d\.\d % │ +\+\d+\.\d pp \(\+.*\) │ better", out)
     assert out.rstrip().endswith(str(tmp_path / "all"))
     assert sorted(path.name for path in (tmp_path / "all").iterdir()) == ["joined.csv", "joined.html", "joined.json"]
     with pytest.raises(ConfigError, match="--out: not a folder"):
-        cli.dispatch(["report", *map(str, five), "--out", str(tmp_path / "all" / "joined.csv")])
+        cli.dispatch(["report", *map(str, two), "--out", str(tmp_path / "all" / "joined.csv")])
     assert cli.dispatch(["report", str(tmp_path / "all")]) == 0  # the same studies again
 
 

@@ -204,8 +204,8 @@ def _about_collapsed(studies: Sequence[StudyRead]) -> Iterator[str]:
         found += [f"{each.label} {amount}"] if amount else []
     if found:
         yield (
-            f"Collapsed runs ({_listed(found)}) count in every number; over few seeds the intervals of the interquartile "
-            "means are then too narrow."
+            f"Collapsed runs ({_listed(found)}) count in every number; with few seeds the intervals of the "
+            "interquartile means are then too narrow."
         )
 
 
