@@ -47,13 +47,13 @@ class Made:
         return found if self.greater_is_better else {self.metric: 1 - accuracy, **found}
 
 
-def make_study(folder: Path, made: Made) -> list[RunRecord]:
-    """Write one run folder for every arm, size and seed."""
+def make_study(folder: Path, made: Made, prefix: str = "") -> list[RunRecord]:
+    """Write one run folder for every arm, size and seed; `prefix` begins its name."""
     records = []
     for arm in made.levels:
         for size in made.sizes:
             for seed in range(made.seeds):
-                place = folder / f"{arm}-{size}-seed{seed}"
+                place = folder / f"{prefix}{arm}-{size}-seed{seed}"
                 write_run(place, made, arm, size, seed)
                 records.append(RunRecord(arm, size, seed, place, "finished"))
     return records

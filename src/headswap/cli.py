@@ -38,7 +38,8 @@ verbs
   rerun RUN [--verify]       repeat a finished run from its folder; say the first value that differs
   verify-resume [OVERRIDES]  train straight and in two halves, and compare the two to the bit
   prepare [OVERRIDES]        make a run ready for accelerate launch or SLURM; the last line is the command to type
-  report FOLDER              make a study's or a sweep's report again, without training
+  report FOLDER [...]        make a study's or a sweep's report again, without training; of several studies, one page
+                             that joins them: report STUDY STUDY ... [--out FOLDER]
   plan [OVERRIDES]           what would run: rows, labels, steps, parameters, folders; trains nothing
   list [GROUP]               every option of every group, with what it is for
   show [OVERRIDES]           the composed configuration

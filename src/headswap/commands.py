@@ -151,12 +151,20 @@ def _tuned(config: Any) -> Any:
 
 
 def report(words: Sequence[str]) -> int:
-    """Make a study's or a sweep's report again from its folder."""
+    """Make a study's or a sweep's report again from its folder; join several studies on one page."""
     from rich.console import Console
 
     from headswap.study import execute
 
-    folder = _only(words, "report", "study folder or sweep folder")
+    parser = Parser(prog="headswap report", add_help=False, allow_abbrev=False)
+    parser.add_argument("folders", nargs="*", type=Path)
+    parser.add_argument("--out", type=Path)
+    flags = parser.parse_intermixed_args(list(words))
+    if len(flags.folders) > 1 or flags.out:
+        return _joined(flags.folders, flags.out)
+    folder = _only([str(each) for each in flags.folders], "report", "study folder or sweep folder, or several studies'")
+    if (folder / "joined.json").is_file():
+        return _joined([], folder)
     if any((folder / name).is_file() for name in ("sweep.json", "command.json")):
         return sweep_commands.report(folder)
     if not (folder / execute.RUNS).is_file():
@@ -167,6 +175,20 @@ def report(words: Sequence[str]) -> int:
     found = execute.remake(folder)
     execute.show(found, Console())
     print(found.folder)
+    return 0
+
+
+def _joined(folders: Sequence[Path], out: Path | None) -> int:
+    from rich.console import Console
+
+    from headswap.study.joined.page import publish, show
+    from headswap.study.joined.reading import joined_folders
+
+    if not folders and out is not None and (out / "joined.json").is_file():  # the same ones again
+        folders = joined_folders(out)
+    joined, folder = publish(folders, out)
+    show(joined, folder, Console())
+    print(folder)
     return 0
 
 

@@ -70,11 +70,17 @@ def run_cells(cells: Sequence[Planned], workers: int, on_event: OnEvent) -> list
 
 def remake(folder: Path) -> Study:
     """Draw the verdict and the report again from a study folder, without training."""
+    config, records = read(folder)
+    return draw(config, folder, records)
+
+
+def read(folder: Path) -> tuple[Config, list[RunRecord]]:
+    """Return what a study folder says of its design and of its runs. Raises RunError for another folder."""
     if not (folder / RUNS).is_file():
         raise RunError(f"{folder}: not a study folder; found no {RUNS}; name the folder that headswap compare printed")
     config = configuration.load(folder / "config.yaml")
     records = [RunRecord(**(one | {"folder": _beside(folder, one["folder"])})) for one in read_json(folder / RUNS)]
-    return draw(config, folder, records)
+    return config, records
 
 
 def _beside(folder: Path, name: str) -> Path:
@@ -93,6 +99,13 @@ def draw(config: Config, folder: Path, records: Sequence[RunRecord]) -> Study:
     from headswap.study.report import write_report
     from headswap.study.results import save
 
+    comparison = compared(config, folder, records)
+    save(comparison, folder)
+    return Study(folder, comparison, write_report(comparison, folder))
+
+
+def compared(config: Config, folder: Path, records: Sequence[RunRecord]) -> Comparison:
+    """Compare the records anew from their run folders; write nothing."""
     resolved = [replace(one, folder=(folder / one.folder).resolve()) for one in records]
     name, node = next(iter(config.metric.items()))
     metric = configuration.build(node, f"metric.{name}", Metric, config.plugins)
@@ -101,9 +114,7 @@ def draw(config: Config, folder: Path, records: Sequence[RunRecord]) -> Study:
         tuning = with_curves(read_tuning(folder), config.study.confidence)
     comparison = with_texts(compare_records(resolved, config.study, recipes(config.study.arms, tuning), metric))
     warnings = (*comparison.warnings, *tuning_warnings(tuning))
-    comparison = replace(comparison, tuning=tuning, warnings=warnings)
-    save(comparison, folder)
-    return Study(folder, comparison, write_report(comparison, folder))
+    return replace(comparison, tuning=tuning, warnings=warnings)
 
 
 def show(study: Study, console: Any) -> None:

@@ -17,6 +17,7 @@ MINUS = "\N{MINUS SIGN}"
 _SHARES = ("accuracy", "exact_match", "exact_labels", "squad_f1")
 _POINTS = ("bleu", "chrf")
 _BOUNDED = ("pearson", "spearman", "precision", "recall", "matthews", "rouge", "mean_average_precision")
+_SIGNED = ("pearson", "spearman", "matthews")
 _NAMES = {"bleu": "BLEU", "chrf": "chrF", "rmse": "RMSE", "mae": "MAE", "squad_f1": "SQuAD F1"}
 _NAMES |= {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougel": "ROUGE-L", "rougelsum": "ROUGE-Lsum"}
 _MARGINS = {"percent": 0.01, "bounded": 0.01, "points": 1.0, "own": 0.0}
@@ -42,6 +43,11 @@ class Unit:
     @property
     def percent(self) -> bool:
         return self.kind == "percent"
+
+    @property
+    def share(self) -> bool:
+        """Return whether the values lie in [0, 1], as those of a metric of one's own may or may not."""
+        return self.percent or (self.kind == "bounded" and not self.metric.startswith(_SIGNED))
 
     @property
     def scale(self) -> float:

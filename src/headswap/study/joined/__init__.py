@@ -1,0 +1,1 @@
+"""Several finished studies on one page: reading -> joining -> verdict, figures, tables -> page. Floor 5."""
