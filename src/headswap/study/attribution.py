@@ -122,11 +122,12 @@ def _steps(roles: Mapping[str, Role], study: StudyConfig) -> list[Step]:
     own, scale = first.get("self_pretrained"), first.get("scale")
     steps: list[Step] = []
     if own:
-        steps += [("self_pretraining", own, control), ("outside_weights", treatment, own)]
+        steps.append(("self_pretraining", own, control))
+        steps.append(("outside_weights", treatment, own))
     if scale:
-        steps += [("scale", scale, control)]
+        steps.append(("scale", scale, control))
     if scale and not own:
-        steps += [("learned", treatment, scale)]
+        steps.append(("learned", treatment, scale))
     return steps
 
 

@@ -40,6 +40,7 @@ def linearised_interval(differences: NDArray[np.floating], mean: float, confiden
         mean: the mean difference of the scores themselves, about which the interval lies.
     """
     if not np.isfinite(differences).all():
-        bare = Interval(mean, None, None, None, None, confidence, *differences.shape, METHOD)
+        seeds, examples = differences.shape
+        bare = Interval(mean, None, None, None, None, confidence, seeds, examples, METHOD)
         return replace(bare, reason="without one of the test examples the score is not a number")
     return replace(crossed_interval(differences, confidence), mean=mean, method=METHOD).at(confidence)
