@@ -67,7 +67,7 @@ def run(config: Config, folder: RunFolder, report: Report, stop: Stop | None = N
 
     splits = plugs.task.load(data_request(config), seeds)
     tokenizer, batches = encoded(plugs, config, splits, seeds)
-    folder.note(data={**data_facts(splits), "notes": dict(splits.notes), "encoding": batches.notes})
+    folder.note(data={**data_facts(splits), "notes": dict(splits.notes), "encoding": batches.notes, **batches.facts})
     clock.lap("data")
 
     model, ledger = _swapped(plugs, config, (splits, batches), seeds, tokenizer)

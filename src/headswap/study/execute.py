@@ -13,6 +13,7 @@ from headswap.errors import RunError
 from headswap.launch import OnEvent, Outcome, run_jobs, side_by_side
 from headswap.records import read_json, write_json, write_text
 from headswap.spine import Config
+from headswap.study.fairness import audit
 from headswap.study.plan import Planned, plan, study_folder
 from headswap.study.results import Comparison, RunRecord
 from headswap.study.results import compare as compare_records
@@ -89,6 +90,7 @@ def draw(config: Config, folder: Path, records: Sequence[RunRecord]) -> Study:
     name, node = next(iter(config.metric.items()))
     metric = configuration.build(node, f"metric.{name}", Metric, config.plugins)
     comparison = compare_records(resolved, config.study, config.study.arms, metric)
+    comparison = comparison.audited(audit(resolved, config.study))
     save(comparison, folder)
     return Study(folder, comparison, write_report(comparison, folder))
 

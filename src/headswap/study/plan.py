@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,13 +36,20 @@ class Planned:
     count: int = 1
 
 
-def plan(config: Config, flags: argparse.Namespace | None = None) -> list[Planned]:
+def unchanged(made: Config) -> Config:
+    return made
+
+
+def plan(
+    config: Config, flags: argparse.Namespace | None = None, change: Callable[[Config], Config] = unchanged
+) -> list[Planned]:
     """Return the study's runs, seed by seed, so that whatever is finished early is already paired; long runs first.
 
     The last seed's short runs then fill up the time in which other workers would have nothing left to do.
 
     Args:
         flags: the command line, of which a chain's stages are composed.
+        change: what is changed in every run at last, as for a probe of how long they take.
 
     Raises:
         ConfigError: an arm names an unknown key, or the compared arms differ in a key that `study.may_differ` lacks.
@@ -53,7 +60,7 @@ def plan(config: Config, flags: argparse.Namespace | None = None) -> list[Planne
     cells = []
     for seed in range(config.seed, config.seed + study.seeds):
         for size in sorted(study.sizes, reverse=True) or [None]:
-            arms = {arm: Arm(config, arm, size, seed, flags) for arm in study.arms}
+            arms = {arm: Arm(config, arm, size, seed, flags, change) for arm in study.arms}
             made = {arm: each.final() for arm, each in arms.items()}
             audit(made, study.treatment, study.control, study.may_differ)
             cells += [arms[arm].planned() for arm in sorted(made, key=lambda arm: -made[arm].train.epochs)]
@@ -69,6 +76,7 @@ class Arm:
     size: int | None
     seed: int
     flags: argparse.Namespace | None
+    change: Callable[[Config], Config] = unchanged
 
     def planned(self) -> Planned:
         title = _title(self.name, self.size, self.seed)
@@ -126,7 +134,7 @@ class Arm:
         if size is not None:
             held = max(1, round(size * self.config.study.validation_share))
             data = {"train_rows": size - held, "validation_rows": held}
-        return overlay(made, {"seed": self.seed, "data": data}, "study.sizes")
+        return self.change(overlay(made, {"seed": self.seed, "data": data}, "study.sizes"))
 
 
 def judged(config: Config, flags: argparse.Namespace | None) -> Config:
@@ -136,19 +144,40 @@ def judged(config: Config, flags: argparse.Namespace | None) -> Config:
 
 def audit(arms: dict[str, Config], treatment: str, control: str, may_differ: list[str]) -> None:
     """Refuse a comparison of runs that differ elsewhere than declared; a fair difference has one named cause."""
-    first, second = (dict(flat(configuration.to_dict(arms[arm]))) for arm in (treatment, control))
-    keys = sorted(first.keys() | second.keys())
-    aside = ("choices", "tracker")  # names, and where curves go: no settings of a run
-    differing = [key for key in keys if key.split(".")[0] not in aside and first.get(key) != second.get(key)]
-    undeclared = [
-        key for key in differing if not any(key == allowed or key.startswith(f"{allowed}.") for allowed in may_differ)
-    ]
+    undeclared = differences(arms[treatment], arms[control], may_differ)
     if undeclared:
-        shown = ", ".join(f"{key} ({first.get(key)} against {second.get(key)})" for key in undeclared)
+        shown = ", ".join(f"{key} ({one} against {other})" for key, (one, other) in undeclared.items())
         raise ConfigError(
             f"study.may_differ: arms {treatment} and {control} differ in keys it does not name; found {shown}; "
             f"give both arms one value, or declare the difference there"
         )
+
+
+def differences(first: Config, second: Config, may_differ: Sequence[str]) -> dict[str, tuple[Any, Any]]:
+    """Return the keys in which two runs differ and that `may_differ` does not name, with both values."""
+    one, other = (dict(flat(configuration.to_dict(made))) for made in (first, second))
+    aside = ("choices", "tracker")  # names, and where curves go: no settings of a run
+    return {
+        key: (one.get(key), other.get(key))
+        for key in sorted(one.keys() | other.keys())
+        if key.split(".")[0] not in aside and one.get(key) != other.get(key) and not declared(key, may_differ)
+    }
+
+
+def declared(key: str, may_differ: Sequence[str]) -> bool:
+    """Say whether a key, or one that it lies under, is among those that may differ."""
+    return any(key == allowed or key.startswith(f"{allowed}.") for allowed in may_differ)
+
+
+def other_causes(config: Config, flags: argparse.Namespace | None = None) -> dict[str, dict[str, tuple[Any, Any]]]:
+    """Return of each further arm in what else it differs from the control, so that nobody reads one cause into it."""
+    study = config.study
+    size, seed = max(study.sizes, default=None), config.seed
+    control = Arm(config, study.control, size, seed, flags).final()
+    others = [arm for arm in study.arms if arm not in (study.treatment, study.control)]
+    finals = {arm: Arm(config, arm, size, seed, flags).final() for arm in others}
+    found = {arm: differences(final, control, study.may_differ) for arm, final in finals.items()}
+    return {arm: keys for arm, keys in found.items() if keys}
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

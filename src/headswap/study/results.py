@@ -22,6 +22,7 @@ from headswap.spine import StudyConfig
 from headswap.study.contrasts import Contrast, Pair, contrast
 from headswap.study.curves import Convergence, LabelsSaved
 from headswap.study.environment import environment, warnings_about
+from headswap.study.fairness import Audit
 from headswap.study.runs import FinishedRun, RunRecord, read_run
 from headswap.study.summaries import (
     ArmScore,
@@ -73,6 +74,7 @@ class Comparison:
     configs: dict[str, dict[str, Any]] = field(default_factory=dict)
     data_notes: dict[str, Any] = field(default_factory=dict)
     problem: str = "single_label_classification"
+    audit: Audit | None = None
 
     @property
     def margin(self) -> float:
@@ -99,6 +101,10 @@ class Comparison:
     def arms(self) -> tuple[str, ...]:
         """The arms with finished runs: treatment, control, then the others."""
         return tuple(dict.fromkeys(score.arm for score in self.scores))
+
+    def audited(self, audit: Audit) -> Comparison:
+        """Return it with the audit of its pairs, whose warnings stand behind the others."""
+        return dataclasses.replace(self, audit=audit, warnings=(*self.warnings, *audit.warnings))
 
     def score_of(self, arm: str, size: int | None) -> ArmScore | None:
         return next((score for score in self.scores if (score.arm, score.size) == (arm, size)), None)

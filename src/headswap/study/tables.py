@@ -169,6 +169,8 @@ def design(comparison: Comparison) -> Iterator[tuple[str, str]]:
     if len(set(starts.values())) > 1:
         yield "Heads", ", ".join(f"{arm} {start}" for arm, start in starts.items())
     yield "Tuning", TUNING.removeprefix("tuning: ")
+    if comparison.audit is not None and comparison.audit.pairs:
+        yield "Audit", comparison.audit.said
     for key in ("device", "precision", "threads"):
         if key in comparison.environment:
             yield key.capitalize(), ", ".join(comparison.environment[key])
