@@ -54,11 +54,16 @@ def print_options(group: str | None, config_dirs: Sequence[str]) -> None:
             print(f"  {option:<{width}}  {describe(path)}")
 
 
-def print_plan(config: Config, flags: argparse.Namespace) -> None:
-    """Print rows, labels, steps, parameters and folders of the run and of the study; trains nothing."""
+def print_plan(config: Config, flags: argparse.Namespace, timed: bool = False) -> None:
+    """Print rows, labels, steps, parameters and folders of the run, and what the study is; trains nothing.
+
+    Args:
+        timed: say how long the study takes, by short runs of its arms.
+    """
     from rich.console import Console
 
     from headswap.stages import stage_configs
+    from headswap.study_overview import print_study
 
     console = Console()
     try:
@@ -74,22 +79,7 @@ def print_plan(config: Config, flags: argparse.Namespace) -> None:
         console.print(
             "the rest of this stage, and those after it: known once the stage before has trained", soft_wrap=True
         )
-    _print_study(config, flags, console)
-
-
-def _print_study(config: Config, flags: argparse.Namespace, console: Any) -> None:
-    from headswap.study.plan import judged, plan, study_folder
-
-    cells = plan(config, flags)
-    lines: list[tuple[str, Any]] = [("folder", study_folder(judged(config, flags)))]
-    done = sum(cell.job.folder.finished for cell in cells if cell.count == 1)
-    lines.append(("runs", f"{sum(cell.count for cell in cells)}, {done} of them finished already"))
-    for cell in cells:
-        state = "finished" if cell.job.folder.finished else "to train"
-        after = f", {cell.count - 1} more after it" if cell.count > 1 else ""
-        lines.append((f"{cell.job.title:<32}", f"{state}  {cell.job.folder.path}{after}"))
-    for name, value in lines:
-        console.print(f"study  {name:<12} {value}", markup=False, highlight=False, soft_wrap=True)
+    print_study(config, flags, console, timed)
 
 
 def run_plan(config: Config) -> Iterator[tuple[str, Any]]:

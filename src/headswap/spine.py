@@ -110,7 +110,7 @@ class HardwareConfig:
 
 @dataclass
 class StudyConfig:
-    """Arms x label counts x paired seeds, and how the verdict is drawn."""
+    """Arms x label counts x paired seeds, and how the verdict is drawn. `workers`: a number, or auto to measure."""
 
     arms: dict[str, Any] = field(default_factory=dict)
     treatment: str = "finetune"
@@ -120,7 +120,7 @@ class StudyConfig:
     seeds: int = 10
     margin: float | None = None
     confidence: float = 0.95
-    workers: int | None = None
+    workers: int | str | None = None
     may_differ: list[str] = field(default_factory=list)
 
 

@@ -10,13 +10,14 @@ from typing import Any
 from headswap import config as configuration
 from headswap.contracts import Metric
 from headswap.errors import RunError
-from headswap.launch import OnEvent, Outcome, run_jobs, side_by_side
+from headswap.launch import OnEvent, Outcome, run_jobs
 from headswap.records import read_json, write_json, write_text
 from headswap.spine import Config
 from headswap.study.fairness import audit
 from headswap.study.plan import Planned, plan, study_folder
 from headswap.study.results import Comparison, RunRecord
 from headswap.study.results import compare as compare_records
+from headswap.study.workers import chosen_workers
 
 RUNS = "runs.json"
 
@@ -31,16 +32,23 @@ class Study:
 
 
 def execute(
-    config: Config, cells: Sequence[Planned] | None = None, on_event: OnEvent = lambda job, event: None
+    config: Config,
+    cells: Sequence[Planned] | None = None,
+    on_event: OnEvent = lambda job, event: None,
+    workers: int | None = None,
 ) -> Study:
     """Run the study's cells, finished ones excepted, and write its verdict and report.
 
     A failed run is excluded with its reason. Raises RunError when no run of the study finished.
+
+    Args:
+        workers: how many runs go side by side; None for what `study.workers` says.
     """
     cells = plan(config) if cells is None else cells
     folder = study_folder(config)
     write_text(folder / "config.yaml", configuration.dump(config))
-    outcomes = run_cells(cells, workers_of(config), on_event)
+    workers = chosen_workers(config, cells, None, folder) if workers is None else workers
+    outcomes = run_cells(cells, workers, on_event)
     records = [record(cell, outcome, folder) for cell, outcome in zip(cells, outcomes, strict=True)]
     write_json(folder / RUNS, [asdict(one) for one in records])
     if not any(outcome.finished for outcome in outcomes):
@@ -113,8 +121,3 @@ def record(cell: Planned, outcome: Outcome, folder: Path) -> RunRecord:
     place = Path("..") / made.name
     assert folder.parent / made.name == made
     return RunRecord(cell.arm, cell.size, cell.seed, place, status, outcome.error, outcome.reused)
-
-
-def workers_of(config: Config) -> int:
-    """Return how many runs of a study go side by side; 0 for as many as Ray has room for."""
-    return config.study.workers or side_by_side(config.hardware)

@@ -14,7 +14,7 @@ from headswap import config as configuration
 from headswap.errors import ConfigError
 from headswap.launch import Job, job_of
 from headswap.overlays import overlay
-from headswap.spine import Config, Stage
+from headswap.spine import Config, Stage, StudyConfig
 from headswap.stages import Chain
 
 
@@ -130,11 +130,16 @@ class Arm:
         return self._sized(overlay(made, changes, f"study.arms.{self.name}"), self.size)
 
     def _sized(self, made: Config, size: int | None) -> Config:
-        data: dict[str, Any] = {}
-        if size is not None:
-            held = max(1, round(size * self.config.study.validation_share))
-            data = {"train_rows": size - held, "validation_rows": held}
+        data = rows_of(size, self.config.study)
         return self.change(overlay(made, {"seed": self.seed, "data": data}, "study.sizes"))
+
+
+def rows_of(size: int | None, study: StudyConfig) -> dict[str, Any]:
+    """Return the keys of `data` that give a run so many labelled rows; none where it has all."""
+    if size is None:
+        return {}
+    held = max(1, round(size * study.validation_share))
+    return {"train_rows": size - held, "validation_rows": held}
 
 
 def judged(config: Config, flags: argparse.Namespace | None) -> Config:
