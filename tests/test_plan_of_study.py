@@ -7,8 +7,6 @@ from dataclasses import replace
 import pytest
 from statsmodels.stats.power import TTestPower
 
-from headswap import machine
-from headswap.composition import options
 from headswap.config import compose
 from headswap.errors import ConfigError, RunError
 from headswap.launch import Outcome
@@ -16,7 +14,7 @@ from headswap.pool import Job
 from headswap.records import RunFolder, read_json
 from headswap.study import execute, power, probe, workers
 from headswap.study.costs import Cost, Timed, cost_of, left, makespan
-from headswap.study.plan import Planned, other_causes, plan, study_folder
+from headswap.study.plan import Planned, other_causes, plan
 from study_folders import Made, make_study
 from test_chains import conf, words  # noqa: F401 (a fixture)
 from test_launch import called
@@ -47,7 +45,7 @@ def told(config, cells, rows=1000):
 
 def test_before_any_run_the_detectable_difference_rests_on_stated_assumptions(config):
     said = told(config, plan(config), 1000)
-    # By hand: variance (0.01^2 / 5 + 0.1 / 1000) = 1.2e-4, its square over Satterthwaite's sum: 2.88e-9 / 2e-10 = ...
+    # By hand: 1 pp between seeds and 10 % of the examples; Satterthwaite's degrees of freedom of the two together.
     error = (0.01**2 / 5 + 0.1 / 1000) ** 0.5
     freedom = (error**2) ** 2 / ((0.01**2 / 5) ** 2 / 4 + (0.1 / 1000) ** 2 / 999)
     wanted = TTestPower().solve_power(nobs=freedom + 1, alpha=0.05, power=0.8) * (freedom + 1) ** 0.5 * error
@@ -68,15 +66,10 @@ def test_with_two_finished_pairs_it_rests_on_their_spread(config, tmp_path):
 
 def test_of_a_metric_over_whole_splits_the_seeds_alone_count(config, tmp_path):
     made = Made({"finetune": 0.9, "scratch": 0.7}, sizes=(100,), seeds=4, metric="macro_f1")
-    cells = cells_of(replace(config, metric={}), tmp_path / "runs", made)
-    macro = compose(["metric=macro_f1"]) if "macro_f1" in options("metric") else config
-    whole = replace(config, metric=macro.metric)
-    if next(iter(whole.metric)) != "macro_f1":
-        pytest.skip("no option of that name")
-    assert (
-        "not known before runs: how much a difference in macro F1 varies between seeds"
-        in told(whole, plan(config))["detects"]
-    )
+    cells = cells_of(config, tmp_path / "runs", made)
+    whole = replace(config, metric=compose(["metric=[macro_f1]"]).metric)
+    before = told(whole, plan(config))["detects"]
+    assert "not known before runs: how much a difference in macro F1 varies between seeds" in before
     gaps = [
         read_json(tmp_path / "runs" / f"finetune-100-seed{seed}" / "result.json")["scores"]["test"]["macro_f1"]
         - read_json(tmp_path / "runs" / f"scratch-100-seed{seed}" / "result.json")["scores"]["test"]["macro_f1"]
