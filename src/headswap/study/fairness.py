@@ -49,7 +49,7 @@ WEAKENING = {
 }
 # A run is known by these keys of its configuration; hardware, paths and the study's own keys are none of its settings.
 _CONFIGURED = ("task", "body", "head", "strategy", "baseline", "metric", "data", "train", "seed")
-_NOT_SETTINGS = ("config.train.save_every",)  # saving changes no bit of the result
+_NOT_SETTINGS = ("config.train.save_every", "config.train.measure_change")  # neither changes a bit of the result
 
 
 @dataclass(frozen=True)
