@@ -8,12 +8,13 @@ import pytest
 
 from headswap.config import dump
 from headswap.errors import RunError
+from headswap.launch import job_of, run_jobs
 from headswap.records import read_json, write_json
 from headswap.study import execute
 from headswap.study.fairness import audit, recorded
 from headswap.study.plan import study_folder
 from headswap.study.results import RunRecord
-from tiny_runs import ran, reviews, tiny
+from tiny_runs import reviews, tiny
 
 FEW = ("train.max_steps=3", "output.keep_model=false")
 BASE = "study.may_differ=[body.init,train.learning_rate,train.epochs]"
@@ -27,16 +28,13 @@ def table(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def made(table, tiny_body, tmp_path_factory):
-    """Return a function that trains a run in this process and returns its folder, each configuration once."""
-    known = {}
+    """Return a function that trains a run in a child and returns its folder, each configuration once."""
+    root = tmp_path_factory.mktemp("runs")
 
     def make(*words):
-        if words not in known:
-            folder = tmp_path_factory.mktemp("runs") / "run"
-            config = tiny(table, tiny_body, folder.parent, *FEW, *words)
-            assert ran(folder, config)["kind"] == "finished"
-            known[words] = folder
-        return known[words]
+        job = job_of(tiny(table, tiny_body, root, *FEW, *words))
+        assert run_jobs([job], 1, lambda job, event: None)[0].error == ""
+        return job.folder.path
 
     return make
 
@@ -163,7 +161,7 @@ def test_a_run_that_recorded_less_is_compared_in_what_it_has(made, study, tmp_pa
 
 
 def test_a_study_keeps_its_audit_and_a_report_of_an_unfair_one_is_refused(table, tiny_body, tmp_path):
-    arms = ["study.arms.scratch.train.precision=bf16", "study.may_differ=[body.init,train]"]
+    arms = ["+study.arms.scratch.train.precision=bf16", "study.may_differ=[body.init,train]"]
     words = ["study.sizes=[20]", "study.seeds=1", "study.workers=2", *arms]
     config = tiny(table, tiny_body, tmp_path, *FEW, *words)
     made = execute.execute(config)

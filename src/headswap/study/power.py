@@ -107,8 +107,18 @@ def _needs(found: Power, unit: Unit, margin: float) -> str:
     ways = [f"{count(seeds)} seeds"] if seeds else []
     ways += [f"{rough(examples)} test rows"] if examples else []
     if not ways:
-        return f"{unit.margin(margin)} (study.margin): it would need more seeds and more test rows together"
+        return f"{unit.margin(margin)} (study.margin): more seeds and more test rows together{_both(found, margin)}"
     return f"{unit.margin(margin)} (study.margin): about {' or '.join(ways)} would be needed for it"
+
+
+def _both(found: Power, margin: float) -> str:
+    """Name the fewest seeds, doubling the planned ones, with which some number of test rows would do."""
+    for times in (2, 4, 8, 16) if found.examples else ():
+        seeds = times * found.seeds
+        _, examples = size_needed(found.components, margin, seeds, 1, found.confidence)
+        if examples:
+            return f", such as {count(seeds)} seeds and {rough(examples)} test rows"
+    return ""
 
 
 def _finished(config: Config, cells: Sequence[Planned], metric: Metric) -> Contrast | None:
