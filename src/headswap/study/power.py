@@ -112,13 +112,12 @@ def _needs(found: Power, unit: Unit, margin: float) -> str:
 
 
 def _both(found: Power, margin: float) -> str:
-    """Name the fewest seeds, doubling the planned ones, with which some number of test rows would do."""
-    for times in (2, 4, 8, 16) if found.examples else ():
-        seeds = times * found.seeds
+    """Name a number of seeds, the planned ones doubled, and of test rows: those of the smallest product."""
+    ways = []
+    for seeds in (times * found.seeds for times in (2, 4, 8, 16)) if found.examples else ():
         _, examples = size_needed(found.components, margin, seeds, 1, found.confidence)
-        if examples:
-            return f", such as {count(seeds)} seeds and {rough(examples)} test rows"
-    return ""
+        ways += [(seeds * examples, seeds, examples)] if examples else []
+    return f", such as {count(min(ways)[1])} seeds and {rough(min(ways)[2])} test rows" if ways else ""
 
 
 def _finished(config: Config, cells: Sequence[Planned], metric: Metric) -> Contrast | None:
