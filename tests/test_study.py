@@ -224,6 +224,13 @@ def test_a_study_can_be_moved_with_its_runs(study, tmp_path):
     assert again.comparison.excluded == ()
 
 
+def test_a_study_is_named_from_where_one_stands(study, monkeypatch):
+    monkeypatch.chdir(study.folder.parent)
+    again = execute.remake(Path(study.folder.name))
+    assert len(again.comparison.contrasts) == 2
+    assert again.comparison.excluded == ()
+
+
 def test_a_failed_run_is_excluded_with_its_reason_and_the_study_ends(study, table, tiny_body, root):
     """Of a third seed's four new runs one folder is held, as by another process."""
     more = configured(table, tiny_body, root, "study.seeds=3")

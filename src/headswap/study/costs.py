@@ -102,7 +102,8 @@ def cost_of(folder: RunFolder, wall: float | None = None) -> Cost:
 def mean(costs: Sequence[Cost]) -> Cost:
     """Return the mean of the costs of some runs of one arm."""
     parts = ("once", "step", "watched", "scored", "kept")
-    return Cost(*(sum(getattr(each, part) for each in costs) / len(costs) for part in parts), costs[0].rows)
+    means = {part: sum(getattr(each, part) for each in costs) / len(costs) for part in parts}
+    return Cost(**means, rows=costs[0].rows)
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ def _beside(folder: Path, name: str) -> Path:
             f"{folder / RUNS}: names a run outside the study's neighbours; found {name!r}; put the run's folder beside "
             "the study's and name it ../RUN"
         )
-    return folder / place
+    return place
 
 
 def draw(config: Config, folder: Path, records: Sequence[RunRecord]) -> Study:

@@ -39,9 +39,17 @@ class Power:
     confidence: float
     source: str
 
-    def detectable(self, seeds_times: int = 1, examples_times: int = 1) -> float:
-        examples = (self.examples or 1) * examples_times
-        return detectable_effect(self.components, self.seeds * seeds_times, examples, self.confidence)
+    @property
+    def detectable(self) -> float:
+        return self.with_more()
+
+    def with_more(self, seeds: int = 1, examples: int = 1) -> float:
+        """Return what so many times the seeds and the test rows would detect.
+
+        More of either never detects less; with few seeds the approximate degrees of freedom may fall and say so.
+        """
+        numbers = [(self.seeds * one, (self.examples or 1) * other) for one, other in ((1, 1), (seeds, examples))]
+        return min(detectable_effect(self.components, *each, self.confidence) for each in numbers)
 
     def needed(self, effect: float) -> tuple[int | None, int | None]:
         """Return the seeds or the test rows that would detect `effect`; None where none alone would."""
@@ -88,11 +96,11 @@ def sentences(config: Config, cells: Sequence[Planned], test_rows: int) -> Itera
         return
     rows = f" and {plural(found.examples, 'test row')}" if found.examples else "; its interval is over seeds alone"
     seeds = f"{study.seeds} paired seeds{rows}"
-    yield "detects", f"{unit.gap(found.detectable())} of {unit.name} with 80 % power, from {seeds}"
+    yield "detects", f"{unit.gap(found.detectable)} of {unit.name} with 80 % power, from {seeds}"
     yield "that is", found.source
-    more = [f"{2 * study.seeds} seeds {unit.gap(found.detectable(seeds_times=2))}"]
+    more = [f"{2 * study.seeds} seeds {unit.gap(found.with_more(seeds=2))}"]
     if found.examples:
-        more.append(f"{count(2 * found.examples)} test rows {unit.gap(found.detectable(examples_times=2))}")
+        more.append(f"{count(2 * found.examples)} test rows {unit.gap(found.with_more(examples=2))}")
     yield "twice", f"with {', with '.join(more)}"
     margin = unit.usual_margin if study.margin is None else study.margin
     yield "matters", _needs(found, unit, margin)
@@ -101,7 +109,7 @@ def sentences(config: Config, cells: Sequence[Planned], test_rows: int) -> Itera
 def _needs(found: Power, unit: Unit, margin: float) -> str:
     if margin <= 0:
         return f"not set: {unit.name} has no usual margin; study.margin says which difference matters to you"
-    if found.detectable() <= margin:
+    if found.detectable <= margin:
         return f"{unit.margin(margin)} (study.margin): this study detects it"
     seeds, examples = found.needed(margin)
     ways = [f"{count(seeds)} seeds"] if seeds else []
