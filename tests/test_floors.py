@@ -11,7 +11,7 @@ FLOORS = {
     3: "loop body_change movement training afterstep step checkpoint schedule evaluate modelcard",
     4: "run baseline_run runlog tracking curve lineage worker warm elastic resume provenance summary",
     5: "sweep study predict export embed launch pool ray_pool ray_task prepare stages verify screen transferability",
-    6: "cli commands sweep_commands model_commands predict_commands screen_commands commandline hydra_app overview progress __main__",
+    6: "cli commands sweep_commands model_commands predict_commands screen_commands commandline hydra_app overview study_overview progress __main__",
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 OWNERS = {

@@ -14,6 +14,7 @@ from headswap.errors import ConfigError, RunError
 from headswap.records import read_json
 from headswap.study import execute
 from headswap.study.plan import plan, study_folder
+from headswap.study.workers import workers_of
 from tiny_runs import reviews, tiny
 
 SIZES, SEEDS = [20, 35], 2
@@ -224,9 +225,10 @@ def test_a_study_can_be_moved_with_its_runs(study, tmp_path, monkeypatch):
     assert again.comparison.excluded == ()
 
 
-def test_a_study_is_found_by_a_folder_named_from_where_one_stands(study, monkeypatch):
-    monkeypatch.chdir(study.folder.parent.parent)
-    again = execute.remake(study.folder.relative_to(study.folder.parent.parent))
+def test_a_study_is_named_from_where_one_stands(study, monkeypatch):
+    monkeypatch.chdir(study.folder.parent)
+    again = execute.remake(Path(study.folder.name))
+    assert len(again.comparison.contrasts) == 2
     assert again.comparison.excluded == ()
 
 
@@ -260,5 +262,5 @@ def test_a_study_of_which_no_run_finished_is_an_error(tiny_body, table, tmp_path
 
 def test_without_a_number_of_workers_each_core_has_a_run(config, monkeypatch):
     monkeypatch.setattr(launch, "cores", lambda: 6)
-    assert execute.workers_of(config) == 2
-    assert execute.workers_of(replace(config, study=replace(config.study, workers=None))) == 6
+    assert workers_of(config) == 2
+    assert workers_of(replace(config, study=replace(config.study, workers=None))) == 6

@@ -20,7 +20,8 @@ usage: headswap VERB [OVERRIDES] [FLAGS]
 
 verbs
   train [OVERRIDES]          fine-tune one run, or a sweep with -m; an unfinished one goes on where it was saved
-  compare [OVERRIDES]        train pretrained and random-init twins over paired seeds: verdict and report.html
+  compare [OVERRIDES]        train pretrained and random-init twins over paired seeds: verdict and report.html;
+                             --dry-run is headswap plan
   sweep [OVERRIDES]          search settings: sweep=tpe sweep.trials=40 sweep.space.KEY='interval(1e-5,1e-3)';
                              --dry-run shows the first trials, --resume FOLDER goes on with a sweep
   top FOLDER [--count N]     a sweep's best trials, and which settings mattered; also while it runs
@@ -40,7 +41,8 @@ verbs
   prepare [OVERRIDES]        make a run ready for accelerate launch or SLURM; the last line is the command to type
   report FOLDER [...]        make a study's or a sweep's report again, without training; of several studies, one page
                              that joins them: report STUDY STUDY ... [--out FOLDER]
-  plan [OVERRIDES]           what would run: rows, labels, steps, parameters, folders; trains nothing
+  plan [OVERRIDES]           what would run: rows, labels, steps, parameters, folders, which difference the study would
+                             detect; --time: how long it takes, by 20 steps of each arm
   list [GROUP]               every option of every group, with what it is for
   show [OVERRIDES]           the composed configuration
   doctor                     versions, devices, the precision that auto picks, missing extras

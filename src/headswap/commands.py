@@ -116,25 +116,32 @@ def _finished(outcome: Any) -> None:
 
 
 def compare(words: Sequence[str]) -> int:
-    """Train the study's runs and write its verdict and report."""
+    """Train the study's runs and write its verdict and report; with --dry-run say what would run."""
+    parser = Parser(prog="headswap compare", add_help=False, allow_abbrev=False)
+    parser.add_argument("--dry-run", action="store_true")
+    asked, rest = parser.parse_known_args(list(words))
+    if asked.dry_run:
+        return plan(rest)
 
     def act(given: Any) -> int:
         from headswap.progress import Watch
         from headswap.study import execute
         from headswap.study.plan import judged, plan, study_folder
+        from headswap.study.workers import chosen_workers
 
         config, flags = given
         tuning = _tuned(config)
         cells = plan(config, flags, tuning.chosen(config.study.sizes) if tuning else None)
-        config, count = judged(config, flags), sum(cell.count for cell in cells)
+        folder, count = study_folder(judged(config, flags)), sum(cell.count for cell in cells)
+        print(f"study: {count} runs in {folder}", flush=True)
+        workers = chosen_workers(config, cells, flags, folder)
         with Watch(count) as watch:
-            watch.console.print(f"study: {count} runs in {study_folder(config)}", soft_wrap=True, highlight=False)
-            found = execute.execute(config, cells, watch)
+            found = execute.execute(judged(config, flags), cells, watch, workers)
         execute.show(found, watch.console)
         print(found.folder)
         return 0
 
-    return composed("compare", words, act)
+    return composed("compare", rest, act)
 
 
 def _tuned(config: Any) -> Any:
@@ -193,15 +200,18 @@ def _joined(folders: Sequence[Path], out: Path | None) -> int:
 
 
 def plan(words: Sequence[str]) -> int:
-    """Say what would run, without training."""
+    """Say what would run, without training; with --time how long, by 20 steps of each arm."""
+    parser = Parser(prog="headswap plan", add_help=False, allow_abbrev=False)
+    parser.add_argument("--time", action="store_true")
+    asked, rest = parser.parse_known_args(list(words))
 
     def act(given: Any) -> None:
         from headswap import overview
 
         config, flags = given
-        overview.print_plan(config, flags)
+        overview.print_plan(config, flags, asked.time)
 
-    return composed("plan", words, act)
+    return composed("plan", rest, act)
 
 
 def show(words: Sequence[str]) -> int:

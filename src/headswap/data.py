@@ -7,6 +7,7 @@ The order of an epoch is a pure function of (seed, epoch).
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 
 from headswap.contracts import Collator, Splits, Task
-from headswap.encoded import Encoded, tokenise, unknown_share
+from headswap.encoded import Encoded, tokenise, tokenizer_hash, unknown_share
 from headswap.errors import ConfigError
 from headswap.seeds import Seeds
 from headswap.spine import Config
@@ -70,6 +71,7 @@ class Batches:
         seeds: gives the stream `order` of each epoch.
         unknown: split -> share of unknown tokens in its first 200 features.
         collator: what the task does to a padded batch.
+        tokenizer: the hash of what the rows were encoded with.
     """
 
     encoded: Mapping[str, Encoded]
@@ -79,6 +81,7 @@ class Batches:
     bucket: bool = True
     unknown: Mapping[str, float] = field(default_factory=dict)
     collator: Collator | None = None
+    tokenizer: str = ""
     _epochs: dict[int, list[np.ndarray]] = field(default_factory=dict, repr=False, compare=False)
 
     def of(self, split: str) -> Encoded:
@@ -95,6 +98,16 @@ class Batches:
             self._epochs.clear()
             self._epochs[epoch] = order(self.of("train").lengths, self.batch_size, generator, self.bucket)
         return self._epochs[epoch]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What two runs of a pair share: hashes of the tokenizer, of each split's rows, and of their order.
+
+        The first epoch's order stands for all: each is a function of the seed, the lengths and the epoch.
+        """
+        splits = {split: _sha256(*rows.ids) for split, rows in self.encoded.items()}
+        order = _sha256(*(",".join(map(str, rows)) for rows in self.epoch(0)))
+        return {"tokenizer": self.tokenizer, "splits": splits, "order": order}
 
     def evaluation(self, split: str) -> list[np.ndarray]:
         return evaluation_batches(self.of(split).lengths, self.evaluation_size)
@@ -132,16 +145,22 @@ def sample_texts(splits: Splits, inputs: Sequence[str], count: int = 200) -> lis
     )
 
 
+def _sha256(*lines: str) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
 def make_batches(
     splits: Splits, task: Task, tokenizer: PreTrainedTokenizerBase, config: Config, seeds: Seeds
 ) -> Batches:
     """Return the batches of a run; the tokens are kept under `output.root`/.cache/tokens."""
     cache = Path(config.output.root) / ".cache" / "tokens"
-    encoded = tokenise(splits, task, tokenizer, config.data.max_length, cache)
+    known = tokenizer_hash(tokenizer)
+    encoded = tokenise(splits, task, tokenizer, config.data.max_length, cache, known)
     return Batches(
         encoded, config.train.batch_size, config.train.eval_batch_size, seeds, config.data.bucket,
         unknown={split: unknown_share(rows, tokenizer) for split, rows in encoded.items()},
         collator=task.collator(tokenizer, seeds),
+        tokenizer=known,
     )  # fmt: skip
 
 

@@ -151,16 +151,22 @@ def pad_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def tokenise(
-    splits: Splits, task: Task, tokenizer: PreTrainedTokenizerBase, max_length: int, cache: Path | None
+    splits: Splits,
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    cache: Path | None,
+    known: str | None = None,
 ) -> dict[str, Encoded]:
     """Tokenise the three splits, or read them from the cache.
 
     Args:
         max_length: tokens a row is cut to, special tokens included.
         cache: folder of the Arrow files, None for none.
+        known: the tokenizer's hash, where the caller has it.
     """
     padding = padding_of(tokenizer)
-    how = f"{CACHE_FORMAT}/{tokenizer_hash(tokenizer)}/{max_length}/{task!r}"
+    how = f"{CACHE_FORMAT}/{known or tokenizer_hash(tokenizer)}/{max_length}/{task!r}"
     encoded = {}
     for split in SPLITS:
         rows = splits.of(split)

@@ -54,11 +54,16 @@ def print_options(group: str | None, config_dirs: Sequence[str]) -> None:
             print(f"  {option:<{width}}  {describe(path)}")
 
 
-def print_plan(config: Config, flags: argparse.Namespace) -> None:
-    """Print rows, labels, steps, parameters and folders of the run and of the study; trains nothing."""
+def print_plan(config: Config, flags: argparse.Namespace, timed: bool = False) -> None:
+    """Print rows, labels, steps, parameters and folders of the run, and what the study is; trains nothing.
+
+    Args:
+        timed: say how long the study takes, by short runs of its arms.
+    """
     from rich.console import Console
 
     from headswap.stages import stage_configs
+    from headswap.study_overview import print_study
 
     console = Console()
     try:
@@ -75,29 +80,7 @@ def print_plan(config: Config, flags: argparse.Namespace) -> None:
             "the rest of this stage, and those after it: known once the stage before has trained", soft_wrap=True
         )
     if config.baseline is None:  # which a study names in an arm
-        _print_study(config, flags, console)
-
-
-def _print_study(config: Config, flags: argparse.Namespace, console: Any) -> None:
-    from headswap.study.plan import judged, plan, study_folder
-    from headswap.study.tuning import known, planned, sweeps
-
-    made = sweeps(config)
-    for name, value in (line for each in made for line in planned(each)):
-        console.print(f"tuning {name:<18} {value}", markup=False, highlight=False, soft_wrap=True)
-    tuning = known(config, made)
-    cells = plan(config, flags, tuning.chosen(config.study.sizes) if tuning else None)
-    lines: list[tuple[str, Any]] = [("folder", study_folder(judged(config, flags)))]
-    done = sum(cell.job.folder.finished for cell in cells if cell.count == 1)
-    lines.append(("runs", f"{sum(cell.count for cell in cells)}, {done} of them finished already"))
-    if made and tuning is None:
-        lines[1:] = [("runs", f"{len(cells)}, with the settings that tuning will choose")]
-    for cell in cells if not made or tuning else []:
-        state = "finished" if cell.job.folder.finished else "to train"
-        after = f", {cell.count - 1} more after it" if cell.count > 1 else ""
-        lines.append((f"{cell.job.title:<32}", f"{state}  {cell.job.folder.path}{after}"))
-    for name, value in lines:
-        console.print(f"study  {name:<12} {value}", markup=False, highlight=False, soft_wrap=True)
+        print_study(config, flags, console, timed)
 
 
 def run_plan(config: Config) -> Iterator[tuple[str, Any]]:

@@ -33,7 +33,6 @@ _POSITIVE = (
     "hardware.ray.cpus",
     "hardware.ray.memory_gib",
     "study.seeds",
-    "study.workers",
     "sweep.trials",
     "sweep.workers",
     "sweep.seconds",
@@ -193,6 +192,9 @@ def _study_faults(study: StudyConfig) -> Iterator[str]:
         yield f"study.margin: must not be negative; found {study.margin}; set 0.01, 0 for none, or null"
     if not 0.5 <= study.confidence < 1:
         yield f"study.confidence: must lie in [0.5, 1); found {study.confidence}; set 0.95"
+    workers = study.workers
+    if workers not in (None, "auto") and not (isinstance(workers, int) and workers > 0):
+        yield f"study.workers: how many runs go side by side; found {workers!r}; set a number above 0, auto or null"
 
 
 def _tuning_faults(tuning: TuningConfig) -> Iterator[str]:

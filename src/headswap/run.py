@@ -76,7 +76,7 @@ def _trained(config: Config, plugs: Plugs, folder: RunFolder, report: Report, st
 
     splits = plugs.task.load(data_request(config), seeds)
     tokenizer, batches = encoded(plugs, config, splits, seeds)
-    folder.note(data={**data_facts(splits), "notes": dict(splits.notes), "encoding": batches.notes})
+    folder.note(data={**data_facts(splits), "notes": dict(splits.notes), "encoding": batches.notes, **batches.facts})
     clock.lap("data")
 
     model, ledger = _swapped(plugs, config, (splits, batches), seeds, tokenizer)

@@ -132,7 +132,7 @@ class TuningConfig:
 class StudyConfig:
     """Arms x label counts x paired seeds, and how the verdict is drawn.
 
-    `measure_change` sets `train.measure_change` in every arm.
+    `workers`: a number, or auto to measure. `measure_change` sets `train.measure_change` in every arm.
     """
 
     arms: dict[str, Any] = field(default_factory=dict)
@@ -143,7 +143,7 @@ class StudyConfig:
     seeds: int = 10
     margin: float | None = None
     confidence: float = 0.95
-    workers: int | None = None
+    workers: int | str | None = None
     measure_change: bool = False
     may_differ: list[str] = field(default_factory=list)
     tuning: TuningConfig = field(default_factory=TuningConfig)

@@ -60,7 +60,6 @@ def warnings_about(
     for key, values in environment(runs).items():
         if len(values) > 1 and not key.startswith("git"):
             yield f"Mixed {key}: the runs differ ({_listed(values)})."
-    yield from _about_rows(runs, study)
 
 
 def _about_design(main: Sequence[Contrast], run: FinishedRun) -> Iterator[str]:
@@ -74,22 +73,6 @@ def _about_design(main: Sequence[Contrast], run: FinishedRun) -> Iterator[str]:
         taken = "takes 0/1 scores as continuous" if right_or_wrong else "is an approximation"
         text = f"the interval {taken}, which is fine from 100 rows"
         yield f"Small test split: {plural(examples, 'row')}; {text}."
-
-
-def _about_rows(runs: Sequence[FinishedRun], study: StudyConfig) -> Iterator[str]:
-    """Warn of pairs whose rows differ: the same seed and size should mean the same training rows."""
-    prints: dict[tuple, dict[str, str]] = {}
-    for run in runs:
-        fingerprint = (run.about.get("data") or {}).get("fingerprint")
-        if fingerprint and run.arm in (study.treatment, study.control):
-            prints.setdefault((run.record.size, run.seed), {})[run.arm] = fingerprint
-    odd = [key for key, arms in prints.items() if len(set(arms.values())) > 1]
-    if odd:
-        size, seed = odd[0]
-        yield (
-            f"Different rows: {plural(len(odd), 'pair')} of runs did not train on the same rows "
-            f"(the first: size {size or 'all'}, seed {seed})."
-        )
 
 
 def _listed(values: Sequence) -> str:

@@ -10,10 +10,11 @@ from typing import Any
 from headswap import config as configuration
 from headswap.contracts import Metric
 from headswap.errors import RunError
-from headswap.launch import OnEvent, Outcome, run_jobs, side_by_side
+from headswap.launch import OnEvent, Outcome, run_jobs
 from headswap.records import read_json, write_json, write_text
 from headswap.spine import Config
-from headswap.study.plan import Planned, plan, study_folder
+from headswap.study.fairness import audit
+from headswap.study.plan import Planned, may_differ, plan, study_folder
 from headswap.study.results import Comparison, RunRecord, with_texts
 from headswap.study.results import compare as compare_records
 from headswap.study.tuned import TUNING, recipes
@@ -21,6 +22,7 @@ from headswap.study.tuned import read as read_tuning
 from headswap.study.tuning import sweeps, tune
 from headswap.study.tuning_curves import with_curves
 from headswap.study.tuning_words import warnings_about as tuning_warnings
+from headswap.study.workers import chosen_workers
 
 RUNS = "runs.json"
 
@@ -35,19 +37,26 @@ class Study:
 
 
 def execute(
-    config: Config, cells: Sequence[Planned] | None = None, on_event: OnEvent = lambda job, event: None
+    config: Config,
+    cells: Sequence[Planned] | None = None,
+    on_event: OnEvent = lambda job, event: None,
+    workers: int | None = None,
 ) -> Study:
     """Run the study's cells, finished ones excepted, and write its verdict and report.
 
     Without cells they are planned here, after tuning where the study is tuned. A failed run is excluded with its
     reason. Raises RunError when no run of the study finished.
+
+    Args:
+        workers: how many runs go side by side; None for what `study.workers` says.
     """
     if cells is None:
         found = tune(config, sweeps(config), on_event)
         cells = plan(config, None, found.chosen(config.study.sizes) if found else None)
     folder = study_folder(config)
     write_text(folder / "config.yaml", configuration.dump(config))
-    outcomes = run_cells(cells, workers_of(config), on_event)
+    workers = chosen_workers(config, cells, None, folder) if workers is None else workers
+    outcomes = run_cells(cells, workers, on_event)
     records = [record(cell, outcome, folder) for cell, outcome in zip(cells, outcomes, strict=True)]
     write_json(folder / RUNS, [asdict(one) for one in records])
     if not any(outcome.finished for outcome in outcomes):
@@ -114,7 +123,9 @@ def compared(config: Config, folder: Path, records: Sequence[RunRecord]) -> Comp
         tuning = with_curves(read_tuning(folder), config.study.confidence)
     comparison = with_texts(compare_records(resolved, config.study, recipes(config.study.arms, tuning), metric))
     warnings = (*comparison.warnings, *tuning_warnings(tuning))
-    return replace(comparison, tuning=tuning, warnings=warnings)
+    comparison = replace(comparison, tuning=tuning, warnings=warnings)
+    chosen = tuning.chosen(config.study.sizes) if tuning else {}
+    return comparison.audited(audit(resolved, replace(config.study, may_differ=may_differ(config.study, chosen))))
 
 
 def show(study: Study, console: Any) -> None:
@@ -135,8 +146,3 @@ def record(cell: Planned, outcome: Outcome, folder: Path) -> RunRecord:
     place = Path("..") / made.name
     assert folder.parent / made.name == made
     return RunRecord(cell.arm, cell.size, cell.seed, place, status, outcome.error, outcome.reused)
-
-
-def workers_of(config: Config) -> int:
-    """Return how many runs of a study go side by side; 0 for as many as Ray has room for."""
-    return config.study.workers or side_by_side(config.hardware)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from headswap.errors import ConfigError
 from headswap.identity import UNREAD_BY_BASELINES, identity
 from headswap.launch import Job, job_of
 from headswap.overlays import overlay
-from headswap.spine import Config, Stage
+from headswap.spine import Config, Stage, StudyConfig
 from headswap.stages import Chain
 from headswap.study.tuned import rows_of
 
@@ -44,7 +44,16 @@ class Planned:
     count: int = 1
 
 
-def plan(config: Config, flags: argparse.Namespace | None = None, chosen: Chosen | None = None) -> list[Planned]:
+def unchanged(made: Config) -> Config:
+    return made
+
+
+def plan(
+    config: Config,
+    flags: argparse.Namespace | None = None,
+    chosen: Chosen | None = None,
+    change: Callable[[Config], Config] = unchanged,
+) -> list[Planned]:
     """Return the study's runs, seed by seed, so that whatever is finished early is already paired; long runs first.
 
     The last seed's short runs then fill up the time in which other workers would have nothing left to do.
@@ -52,6 +61,7 @@ def plan(config: Config, flags: argparse.Namespace | None = None, chosen: Chosen
     Args:
         flags: the command line, of which a chain's stages are composed.
         chosen: laid over the arms; treatment and control may differ in those keys.
+        change: what is changed in every run at last, as for a probe of how long they take.
 
     Raises:
         ConfigError: an arm names an unknown key, or the compared arms differ in a key that `study.may_differ` lacks.
@@ -66,12 +76,12 @@ def plan(config: Config, flags: argparse.Namespace | None = None, chosen: Chosen
             "study=full does, or baseline=none"
         )
     cells, chosen = [], chosen or {}
-    may_differ = [*study.may_differ, *_keys(chosen, (study.treatment, study.control))]
+    allowed = may_differ(study, chosen)
     for seed in range(config.seed, config.seed + study.seeds):
         for size in sorted(study.sizes, reverse=True) or [None]:
-            arms = {arm: Arm(config, arm, size, seed, flags, chosen.get((arm, size), {})) for arm in study.arms}
+            arms = {arm: Arm(config, arm, size, seed, flags, chosen.get((arm, size), {}), change) for arm in study.arms}
             made = {arm: each.final() for arm, each in arms.items()}
-            audit(made, study.treatment, study.control, may_differ)
+            audit(made, study.treatment, study.control, allowed)
             cells += [arms[arm].planned() for arm in sorted(made, key=lambda arm: -_length(made[arm]))]
     return cells
 
@@ -81,10 +91,11 @@ def _length(config: Config) -> float:
     return 0.0 if config.baseline is not None else config.train.epochs
 
 
-def _keys(chosen: Chosen, arms: tuple[str, ...]) -> list[str]:
-    """Return the dotted keys that tuning set in some arms."""
-    found = (key for (arm, _), changes in chosen.items() if arm in arms for key, _ in flat(changes))
-    return list(dict.fromkeys(found))
+def may_differ(study: StudyConfig, chosen: Chosen) -> list[str]:
+    """Return the keys in which treatment and control may differ: those declared, and those that tuning set."""
+    pair = study.treatment, study.control
+    found = (key for (arm, _), changes in chosen.items() if arm in pair for key, _ in flat(changes))
+    return [*study.may_differ, *dict.fromkeys(found)]
 
 
 @dataclass(frozen=True)
@@ -97,6 +108,7 @@ class Arm:
     seed: int
     flags: argparse.Namespace | None
     tuned: dict[str, Any] = field(default_factory=dict)
+    change: Callable[[Config], Config] = unchanged
 
     def planned(self) -> Planned:
         title = _title(self.name, self.size, self.seed)
@@ -160,11 +172,16 @@ class Arm:
         return self._sized(made, self.size)
 
     def _sized(self, made: Config, size: int | None) -> Config:
-        data: dict[str, Any] = {}
-        if size is not None:
-            held = max(1, round(size * self.config.study.validation_share))
-            data = {"train_rows": size - held, "validation_rows": held}
-        return overlay(made, {"seed": self.seed, "data": data}, "study.sizes")
+        data = rows_for(size, self.config.study)
+        return self.change(overlay(made, {"seed": self.seed, "data": data}, "study.sizes"))
+
+
+def rows_for(size: int | None, study: StudyConfig) -> dict[str, Any]:
+    """Return the keys of `data` that give a run so many labelled rows; none where it has all."""
+    if size is None:
+        return {}
+    held = max(1, round(size * study.validation_share))
+    return {"train_rows": size - held, "validation_rows": held}
 
 
 def judged(config: Config, flags: argparse.Namespace | None) -> Config:
@@ -174,24 +191,45 @@ def judged(config: Config, flags: argparse.Namespace | None) -> Config:
 
 def audit(arms: dict[str, Config], treatment: str, control: str, may_differ: list[str]) -> None:
     """Refuse a comparison of runs that differ elsewhere than declared; a fair difference has one named cause."""
-    pair = [arms[arm] for arm in (treatment, control)]
-    first, second = (dict(flat(configuration.to_dict(config))) for config in pair)
-    keys = sorted(first.keys() | second.keys())
-    aside = ["choices", "tracker"]  # names, and where curves go: no settings of a run
-    aside += UNREAD_BY_BASELINES if any(config.baseline is not None for config in pair) else ()
-    differing = [key for key in keys if not _under(key, aside) and first.get(key) != second.get(key)]
-    undeclared = [key for key in differing if not _under(key, may_differ)]
+    undeclared = differences(arms[treatment], arms[control], may_differ)
     if undeclared:
-        shown = ", ".join(f"{key} ({first.get(key)} against {second.get(key)})" for key in undeclared)
+        shown = ", ".join(f"{key} ({one} against {other})" for key, (one, other) in undeclared.items())
         raise ConfigError(
             f"study.may_differ: arms {treatment} and {control} differ in keys it does not name; found {shown}; "
             f"give both arms one value, or declare the difference there"
         )
 
 
-def _under(key: str, nodes: Iterable[str]) -> bool:
-    """Say whether a dotted key is one of these, or below one."""
-    return any(key == node or key.startswith(f"{node}.") for node in nodes)
+def differences(first: Config, second: Config, may_differ: Sequence[str]) -> dict[str, tuple[Any, Any]]:
+    """Return the keys in which two runs differ and that `may_differ` does not name, with both values."""
+    one, other = (dict(flat(configuration.to_dict(made))) for made in (first, second))
+    aside = ["choices", "tracker", *may_differ]  # names, and where curves go: no settings of a run
+    aside += UNREAD_BY_BASELINES if any(made.baseline is not None for made in (first, second)) else ()
+    return {
+        key: (one.get(key), other.get(key))
+        for key in sorted(one.keys() | other.keys())
+        if one.get(key) != other.get(key) and not declared(key, aside)
+    }
+
+
+def declared(key: str, may_differ: Sequence[str]) -> bool:
+    """Say whether a key, or one that it lies under, is among those that may differ."""
+    return any(key == allowed or key.startswith(f"{allowed}.") for allowed in may_differ)
+
+
+def other_causes(config: Config, flags: argparse.Namespace | None = None) -> dict[str, dict[str, tuple[Any, Any]]]:
+    """Return of each further arm in what else it differs from the control, so that nobody reads one cause into it.
+
+    A baseline differs in everything.
+    """
+    study = config.study
+    size, seed = max(study.sizes, default=None), config.seed
+    control = Arm(config, study.control, size, seed, flags).final()
+    others = [arm for arm in study.arms if arm not in (study.treatment, study.control)]
+    finals = {arm: Arm(config, arm, size, seed, flags).final() for arm in others}
+    trained = {arm: final for arm, final in finals.items() if final.baseline is None}
+    found = {arm: differences(final, control, study.may_differ) for arm, final in trained.items()}
+    return {arm: keys for arm, keys in found.items() if keys}
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -26,6 +26,7 @@ from headswap.study.body_change import BodyChange, body_changes
 from headswap.study.contrasts import Contrast, Pair, contrast
 from headswap.study.curves import Convergence, LabelsSaved
 from headswap.study.environment import environment, warnings_about
+from headswap.study.fairness import Audit
 from headswap.study.kept_layers import KeptLayers, kept_layers
 from headswap.study.one_sided import texts_of
 from headswap.study.runs import FinishedRun, RunRecord, read_run
@@ -86,6 +87,7 @@ class Comparison:
     answered: Answered = field(default_factory=Answered)
     further: Further = field(default_factory=Further)
     tuning: Tuning | None = None
+    audit: Audit | None = None
 
     @property
     def margin(self) -> float:
@@ -117,6 +119,10 @@ class Comparison:
     def baselines(self) -> tuple[str, ...]:
         """The arms that are fitted rather than trained, in the order of `arms`."""
         return tuple(arm for arm in self.arms if self.configs.get(arm, {}).get("baseline") is not None)
+
+    def audited(self, audit: Audit) -> Comparison:
+        """Return it with the audit of its pairs, whose warnings stand behind the others."""
+        return dataclasses.replace(self, audit=audit, warnings=(*self.warnings, *audit.warnings))
 
     def score_of(self, arm: str, size: int | None) -> ArmScore | None:
         return next((score for score in self.scores if (score.arm, score.size) == (arm, size)), None)

@@ -185,6 +185,8 @@ def design(comparison: Comparison) -> Iterator[tuple[str, str]]:
     if not_counted(comparison) not in verdict(comparison):
         yield "Not counted", not_counted(comparison).removeprefix("Not counted: ")
     yield "Tuning", tuning(comparison)
+    if comparison.audit is not None and comparison.audit.pairs:
+        yield "Audit", comparison.audit.said
     for key in ("device", "precision", "threads"):
         if key in comparison.environment:
             yield key.capitalize(), ", ".join(comparison.environment[key])
