@@ -184,6 +184,7 @@ def test_the_best_baseline_is_named_with_its_time_and_who_beats_it(tmp_path):
         r"scratch is worse than it \(\N{MINUS SIGN}\d\.\d pp, \N{MINUS SIGN}\d+\.\d to \N{MINUS SIGN}\d\.\d\)\.",
         sentence,
     )
+    assert any("the intervals of the other 6 are not" in warning for warning in found.warnings)
     extra = {(each.treatment, each.control) for each in found.further.contrasts}
     assert extra == {("finetune", "own"), ("finetune", "words")}
     assert all(each.q is not None for each in found.further.contrasts)

@@ -69,8 +69,7 @@ def further(
     if primary is None:
         return corrected(contrasts, None), Further()
     runs = {arm: group for (arm, size), group in groups.items() if size == primary.size}
-    found = {arm: role_of(group[0]) for arm, group in runs.items()}
-    roles = {arm: role for arm, role in found.items() if role is not None}
+    roles = _roles(runs)
     steps, baseline = _steps(roles, study), _best(runs, roles, study)
     rivals = [beside for _, arm, beside in steps if arm == study.treatment] + ([baseline] if baseline else [])
     pairs = [paired(runs[study.treatment], runs[arm]) for arm in rivals]
@@ -113,12 +112,20 @@ def attribution(
     return Attribution(tuple(seeds), gap(study.treatment, study.control), parts)
 
 
+def _roles(runs: Mapping[str, Sequence[FinishedRun]]) -> dict[str, Role]:
+    roles: dict[str, Role] = {}
+    for arm, group in runs.items():
+        if role := role_of(group[0]):
+            roles[arm] = role
+    return roles
+
+
 def _steps(roles: Mapping[str, Role], study: StudyConfig) -> list[Step]:
     """Return what can be isolated: by pretraining on what is at hand, and by the scale of the weights alone."""
     treatment, control = study.treatment, study.control
     if (roles.get(treatment), roles.get(control)) != ("pretrained", "random"):
         return []
-    first: dict[Role, str] = {role: arm for arm, role in reversed(roles.items())}
+    first: dict[Role, str] = {role: arm for arm, role in reversed(list(roles.items()))}
     own, scale = first.get("self_pretrained"), first.get("scale")
     steps: list[Step] = []
     if own:

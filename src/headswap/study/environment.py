@@ -39,7 +39,7 @@ def warnings_about(
     runs: Sequence[FinishedRun], scores: Sequence[ArmScore], contrasts: Sequence[Contrast], study: StudyConfig
 ) -> Iterator[str]:
     """Yield one sentence for everything that weakens the comparison."""
-    main = [each for each in contrasts if each.treatment == study.treatment]
+    main = [each for each in contrasts if (each.treatment, each.control) == (study.treatment, study.control)]
     words = words_of(runs[0].problem)
     yield from _about_design(main, runs[0])
     others = sum(each.q is not None for each in contrasts)

@@ -165,7 +165,7 @@ def compare(
         speed_of_learning(groups, study),
         labels_by_size(groups, study),
         (*excluded, *alone),
-        tuple(warnings_about(runs, scores, contrasts, study)),
+        tuple(warnings_about(runs, scores, (*contrasts, *beyond.contrasts), study)),
         environment(runs),
         tuple(str(label) for label in first.result.get("labels", ())),
         len(first.ids),
