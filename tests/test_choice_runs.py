@@ -77,6 +77,7 @@ def test_a_run_learns_to_choose_and_plain_transformers_gives_its_logits(finished
             logits = model(**{name: tensor[None] for name, tensor in pairs.items()}).logits[0]
         np.testing.assert_allclose(row["logits"], logits.numpy(), atol=1e-5)
         assert row["prediction"] == int(logits.argmax())
+        assert row["length"] == int(pairs["attention_mask"].sum())  # of all choices together
 
 
 def test_the_head_of_another_run_is_taken_over_as_it_is(finished, table, tmp_path):

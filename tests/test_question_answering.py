@@ -187,7 +187,17 @@ def test_a_small_run_ends_with_answers_that_plain_transformers_repeats(tmp_path,
         expected = plain_answer(tmp_path / "run" / "model", "what was it", rows["context"][row], threshold)
         assert each["prediction"] == expected
         assert expected in rows["context"][row]
+        assert each["length"] == windows_tokens(tmp_path / "run" / "model", "what was it", rows["context"][row])
     assert result["scores"]["test"]["exact_match"] == np.mean([each["value_exact_match"] for each in test])
+
+
+def windows_tokens(folder, question, context):
+    """Return how many tokens the windows of a context hold together."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    cut = {"truncation": "only_second", "max_length": 32, "stride": 8, "return_overflowing_tokens": True}
+    return sum(map(len, tokenizer(question, context, **cut)["input_ids"]))
 
 
 def plain_answer(folder, question, context, threshold):

@@ -69,24 +69,17 @@ def confidences(run: FinishedRun) -> tuple[NDArray[np.floating], NDArray[np.bool
     if column is None:
         return None
     widths = np.diff(column.offsets.to_numpy())
-    width = len(run.result["labels"]) if run.problem == "token_classification" else int(widths[0])
-    flat = column.flatten().to_numpy().astype(float)
-    if width < 2 or (widths % width).any() or (not run.classifies and not _by_word(run, widths // width)):
+    width = int(widths[0]) if run.classifies else len(run.result.get("labels", ()))
+    given, truth = _in_a_row(run.predictions), _in_a_row(run.labels)
+    if width < 2 or (widths % width).any() or not len(given) == len(truth) == widths.sum() // width:
         return None
-    outputs = flat.reshape(-1, width)
-    given, truth = ((np.concatenate(each.tolist()) if not run.classifies else each) for each in _answers(run))
-    if len(outputs) != len(given) or np.isnan(outputs).any():
-        return None
-    return softmax(outputs, axis=1).max(axis=1), np.asarray(given == truth)
+    outputs = column.flatten().to_numpy().astype(float).reshape(-1, width)
+    return None if np.isnan(outputs).any() else (softmax(outputs, axis=1).max(axis=1), np.asarray(given == truth))
 
 
-def _answers(run: FinishedRun) -> tuple[NDArray, NDArray]:
-    return run.predictions, run.labels
-
-
-def _by_word(run: FinishedRun, words: NDArray) -> bool:
-    """Say whether a run's tags stand beside their outputs, word by word."""
-    return all(list(map(len, each)) == words.tolist() for each in _answers(run))
+def _in_a_row(items: NDArray) -> NDArray:
+    """Return one item a prediction: where an example is a list of tags, its words one after the other."""
+    return np.concatenate(items.tolist()) if items.dtype == object else items
 
 
 def calibration_error(confidence: NDArray[np.floating], right: NDArray[np.bool_]) -> float:
