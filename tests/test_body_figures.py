@@ -215,14 +215,14 @@ def test_layers_may_be_kept_by_the_bodys_start_and_another_recipe_is_named(tmp_p
         "scale_only": (0.6, {"body": {"init": "mean_var"}}),
     }
     study = StudyConfig(arms={arm: {} for arm in arms})
-    found = compare(keeping(tmp_path, arms, sizes=(100, 400)), study, {})
+    found = compare(keeping(tmp_path, arms, seeds=2, sizes=(100, 400)), study, {})
     assert [(each.arm, each.size) for each in found.kept_layers] == [
         (arm, size) for size in (100, 400) for arm in ("scratch_alike", "kept_1", "finetune")
     ]
     figure = figure_of(found, "kept")
     assert len(figure.plots) == 2 and len(figure.table.rows) == 6 and "Runs with 400 labels" in figure.caption
     del arms["scratch_alike"]
-    found = compare(keeping(tmp_path / "other", arms), study, {})
+    found = compare(keeping(tmp_path / "other", arms, seeds=2), study, {})
     assert [(each.arm, each.recipe) for each in found.kept_layers] == [
         ("scratch", ("train.learning_rate",)), ("kept_1", ()), ("finetune", ())
     ]  # fmt: skip
@@ -232,7 +232,7 @@ def test_layers_may_be_kept_by_the_bodys_start_and_another_recipe_is_named(tmp_p
 @pytest.mark.parametrize("arms", [["all_kept", "one"], ["one", "emb", "none"]])
 def test_fewer_than_three_numbers_or_none_that_keeps_all_make_no_figure(arms, tmp_path):
     some = {arm: KEPT[arm] for arm in arms}
-    found = compare(keeping(tmp_path, some), StudyConfig(arms=some, treatment=arms[0], control=arms[-1]), {})
+    found = compare(keeping(tmp_path, some, seeds=1), StudyConfig(arms=some, treatment=arms[0], control=arms[-1]), {})
     assert found.kept_layers == () and figure_of(found, "kept") is None
 
 
