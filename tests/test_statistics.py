@@ -209,7 +209,7 @@ def test_a_score_that_some_resamples_lack_has_no_interval():
 
 def curve(scores: list[float], examples: list[float] | None = None) -> LearningCurve:
     seen = np.array(examples or [16.0 * 2**place for place in range(len(scores))])
-    return LearningCurve(seen / 16, seen, seen / 100, np.array(scores))
+    return LearningCurve(seen / 16, seen, seen / 100, np.array(scores), seen * 1e9)
 
 
 def test_the_area_weighs_every_doubling_the_same():

@@ -14,7 +14,7 @@ from headswap.study.contrasts import Contrast
 from headswap.study.figures import figures
 from headswap.study.page import Figure, Table, render_page, without_empty_columns
 from headswap.study.results import Comparison, plain
-from headswap.study.speed_tables import convergence_table, labels_table
+from headswap.study.speed_tables import convergence_table, labels_table, power_law_table, survival_table
 from headswap.study.traces import DASHES
 from headswap.study.units import Unit, count
 from headswap.study.verdict import bracket, headline, title, verdict
@@ -43,7 +43,15 @@ def render(comparison: Comparison) -> str:
         statements=verdict(comparison),
         design=list(tables.design(comparison)),
         legends={figure.name: _legend(figure, comparison) for figure in drawn},
-        results=_filled(tables.score_table, tables.contrast_table, convergence_table, labels_table, of=comparison),
+        results=_filled(
+            tables.score_table,
+            tables.contrast_table,
+            convergence_table,
+            survival_table,
+            labels_table,
+            power_law_table,
+            of=comparison,
+        ),
         recipes=tables.differing_table(comparison.overlays, "What the arms' recipes set differently"),
         keys=tables.differing_table(comparison.configs, "Keys that differ between the arms' resolved configurations"),
         ledger=tables.nested_table(comparison.ledgers, "Ledger: what became of the model's tensors, one run an arm"),

@@ -22,6 +22,7 @@ from headswap.spine import StudyConfig
 from headswap.study.contrasts import Contrast, Pair, contrast
 from headswap.study.curves import Convergence, LabelsSaved
 from headswap.study.environment import environment, warnings_about
+from headswap.study.power_law import PowerLaw
 from headswap.study.runs import FinishedRun, RunRecord, read_run
 from headswap.study.summaries import (
     ArmScore,
@@ -29,6 +30,7 @@ from headswap.study.summaries import (
     Groups,
     arm_score,
     labels_by_size,
+    laws_by_arm,
     mean_curve,
     paired,
     speed_of_learning,
@@ -73,6 +75,7 @@ class Comparison:
     configs: dict[str, dict[str, Any]] = field(default_factory=dict)
     data_notes: dict[str, Any] = field(default_factory=dict)
     problem: str = "single_label_classification"
+    power_laws: tuple[PowerLaw, ...] = ()
 
     @property
     def margin(self) -> float:
@@ -147,6 +150,7 @@ def compare(
         *_samples(groups),
         first.about.get("data", {}).get("notes", {}),
         first.problem,
+        power_laws=laws_by_arm(groups),
     )
 
 

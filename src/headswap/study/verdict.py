@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from headswap.study.contrasts import Contrast
-from headswap.study.curves import Convergence, LabelsSaved
+from headswap.study.curves import LabelsSaved
 from headswap.study.environment import PLANNED_SEEDS
 from headswap.study.results import Comparison
+from headswap.study.speed_sentences import speed_statements
 from headswap.study.statistics import Interval
-from headswap.study.units import Unit, count, plural, rough, times
+from headswap.study.units import Unit, count, percent, plural, rough, times
 from headswap.study.words import head_starts
 
 TUNING = "tuning: none, the recipes are given values"
@@ -25,8 +26,7 @@ def verdict(comparison: Comparison) -> list[str]:
     if primary is None:
         return [_nothing(comparison)]
     said = [_main(primary, comparison), *_standing(primary)]
-    speed = next((each for each in comparison.convergence if each.size == primary.size), None)
-    said += [_speed(speed, primary, comparison)] if speed else _no_speed(comparison)
+    said += speed_statements(primary, comparison)
     said += _labels(comparison)
     return [*said, _scope(comparison)]
 
@@ -58,10 +58,6 @@ def bracket(interval: Interval, unit: Unit) -> str:
     if interval.low is None or interval.high is None:
         return ""
     return f"({percent(interval.confidence)} CI {unit.signed(interval.low)} to {unit.signed(interval.high)})"
-
-
-def percent(share: float) -> str:
-    return f"{round(100 * share, 1):g} %"
 
 
 def at_rows(contrast: Contrast, row: str) -> str:
@@ -159,66 +155,6 @@ def _standing(primary: Contrast) -> Iterator[str]:
         yield f"Provisional: {provisional.replace(' and so provisional', '')}."
 
 
-def _no_speed(comparison: Comparison) -> list[str]:
-    """Say why there is no learning curve, where the runs did not look at the metric while they trained."""
-    chosen = {config.get("train", {}).get("select_by") for config in comparison.configs.values()}
-    if "loss" not in chosen:
-        return []
-    metric = Unit(comparison.metric).name
-    return [f"No speed is named: the runs watched the loss alone (train.select_by=loss), so {metric} has no curve."]
-
-
-def _speed(speed: Convergence, primary: Contrast, comparison: Comparison) -> str:
-    total, names = len(speed.arrivals), (primary.treatment, primary.control)
-    if speed.reached < total or speed.ratio is None:
-        missed = total - speed.reached
-        text = (
-            f"{names[0]} did not reach and hold {names[1]}'s final validation score within its own training "
-            f"in {missed} of {plural(total, 'seed')}, so no speed-up is named"
-        )
-    else:
-        text = _reached(speed, names, comparison.words.seen)
-    return f"{text}{_outcome_of_speed(speed, primary, comparison)}."
-
-
-def _reached(speed: Convergence, names: tuple[str, str], seen: str) -> str:
-    first, second = (_median(speed, arm) for arm in ("treatment", "control"))
-    ratio = speed.ratio
-    assert ratio is not None
-    least = "at least " if speed.at_least else ""
-    details = [f"{least}{_fold(ratio.mean)}"]
-    if ratio.low is not None and ratio.high is not None:
-        details.append(f"{percent(ratio.confidence)} CI {rough(ratio.low)}–{times(ratio.high)}")
-    if speed.seconds_ratio is not None:
-        details.append(f"{times(speed.seconds_ratio)} in seconds")
-    examples = f"after a median {'at most ' if speed.at_least else ''}{count(first)} training {seen}s"
-    seeds = f"in {speed.reached} of {plural(len(speed.arrivals), 'seed')}"
-    start = f"{names[0]} reached and held {names[1]}'s final validation score {examples}"
-    return f"{start} against {count(second)} ({'; '.join(details)}), {seeds}"
-
-
-def _fold(ratio: float) -> str:
-    return f"{times(ratio)} fewer" if ratio >= 1 else f"{times(1 / ratio)} more"
-
-
-def _median(speed: Convergence, arm: str) -> float:
-    values = sorted(getattr(each, arm)["examples"] for each in speed.arrivals)
-    middle = len(values) // 2
-    return values[middle] if len(values) % 2 else (values[middle - 1] + values[middle]) / 2
-
-
-def _outcome_of_speed(speed: Convergence, primary: Contrast, comparison: Comparison) -> str:
-    low = speed.area_difference.low
-    if primary.outcome == "equivalent" and low is not None and low > 0:
-        return ": here transfer bought speed, not a better end"
-    if primary.outcome == "better" or speed.caught_up_at is None:
-        return ""
-    if all(each.treatment is None for each in speed.arrivals):
-        return f"; {primary.control} ends ahead in every seed"
-    start = f"{count(speed.caught_up_at)} {comparison.words.seen}s"
-    return f"; from {start} on {primary.control}'s mean curve is level or ahead"
-
-
 def _labels(comparison: Comparison) -> list[str]:
     names, row = (comparison.study.treatment, comparison.study.control), comparison.words.row
     chosen = shown_saving(comparison.labels_saved)
@@ -234,10 +170,21 @@ def _labels(comparison: Comparison) -> list[str]:
     if not chosen.settled:
         doubt = f"the {row}s saved cannot be told from none ({times(chosen.ratio)}; {ends})"
         return [f"With {plural(chosen.labels, row)} {doubt}."]
-    worth = f"about {rough(chosen.labels * chosen.ratio)} with {names[1]} ({times(chosen.ratio)}; {ends})"
+    ends = f"{times(chosen.ratio)}; {ends}{_came(chosen, row)}"
+    worth = f"about {rough(chosen.labels * chosen.ratio)} with {names[1]} ({ends})"
     level = [each.labels for each in comparison.labels_saved if each.ratio is not None and not each.settled]
     tail = f" With {count(level[0])} the ratio cannot be told from 1." if level and level[0] > chosen.labels else ""
     return [f"{start} {worth}.{tail}"]
+
+
+def _came(saved: LabelsSaved, row: str) -> str:
+    """Return the effective data transferred; nothing where the treatment's rows were worth less than their number."""
+    if saved.transferred is None or saved.transferred_low is None or saved.transferred_high is None:
+        return ""
+    if saved.transferred_low <= 0:
+        return ""
+    ends = f"{rough(saved.transferred_low)}–{rough(saved.transferred_high)}"
+    return f"; effective data transferred {rough(saved.transferred)} {row}s, {ends}"
 
 
 def shown_saving(saved: tuple[LabelsSaved, ...]) -> LabelsSaved | None:
