@@ -9,13 +9,13 @@ import pytest
 from scipy import stats
 
 from headswap.study.curves import (
-    arrival_index,
     convergence,
     curve_area,
     labels_for,
     labels_saved,
 )
 from headswap.study.runs import LearningCurve
+from headswap.study.speed import arrival_index
 from headswap.study.statistics import (
     crossed_error,
     crossed_interval,
