@@ -16,7 +16,7 @@ from study_folders import Made, make_study
 SIZES = [50, 100, 200, 400, 800, 1600]
 
 
-def errors(floor, scale, exponent, deviation=0.004, seeds=5, sizes=SIZES, seed=0):
+def errors(floor, scale, exponent, deviation=0.004, seeds=5, *, sizes=SIZES, seed=0):
     dice = np.random.default_rng(seed)
     return [(floor + scale * size**-exponent + dice.normal(0, deviation, seeds)).tolist() for size in sizes]
 
@@ -51,7 +51,7 @@ def test_the_largest_size_is_foretold_from_the_others_or_the_law_does_not_hold()
     ("sizes", "seeds", "deviation"), [(SIZES[:5], 5, 0.01), (SIZES, 2, 0.01), (SIZES, 5, 0.0)], ids=str
 )
 def test_few_sizes_few_seeds_or_no_spread_give_no_law(sizes, seeds, deviation):
-    assert power_law("probe", sizes, errors(0.1, 2.0, 0.5, deviation, seeds, sizes)) is None
+    assert power_law("probe", sizes, errors(0.1, 2.0, 0.5, deviation, seeds, sizes=sizes)) is None
 
 
 def test_an_error_that_does_not_fall_has_no_law_that_holds():
