@@ -17,7 +17,7 @@ from headswap.records import read_json, read_jsonl
 from headswap.strategies.freeze import Freeze
 from headswap.strategies.probe import Probe
 from headswap.training import Progress
-from tiny_frozen import frozen_on, net_of, served
+from tiny_frozen import ended, frozen_on, net_of, served
 from tiny_runs import ran, reviews, tiny
 from tiny_training import PLAIN, Watched, batches, hardware, model, same, snapshot, training
 
@@ -29,6 +29,12 @@ def eager(**settings):
     net = model(**settings)
     net.set_attn_implementation("eager")
     return net
+
+
+def checkpointed(net):
+    """As run.py does, by the name that the installed transformers has for it."""
+    enable = getattr(net, "activation_checkpointing_enable", None) or net.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
 
 
 def fitted(net, train=EPOCH, **changed):
@@ -93,7 +99,7 @@ def test_frozen_lower_layers_cost_no_gradient():
 
 def test_checkpointing_counts_what_is_computed_again():
     net = eager()
-    net.gradient_checkpointing_enable({"use_reentrant": False})
+    checkpointed(net)
     assert fitted(net).progress.flops == sum(3 * forward(*each) + sum(layers(*each)) for each in passes())
 
 
@@ -125,14 +131,14 @@ def test_a_pass_has_the_number_of_torchs_own_counter(kind):
 @pytest.mark.parametrize("kind", ["bert", "deberta-v2", "t5", "modernbert"])
 def test_shapes_between_counted_ones_are_computed_exactly(kind, monkeypatch):
     """DeBERTa's relative positions cost something once a pass, whatever the rows."""
-    train, watched, found = replace(PLAIN, max_steps=40, micro_batch_size=3), [], []
+    train, watched, found = replace(PLAIN, max_steps=16, micro_batch_size=3), [], []
     made = Watch.__init__
     monkeypatch.setattr(Watch, "__init__", lambda self: (made(self), watched.append(1))[0])
     for agreed in (2, float("inf")):
         monkeypatch.setattr(flops, "AGREED", agreed)
         watched.clear()
         net = net_of(kind)
-        found.append((fit(net, training(net, train, batches=served(train=100))).flops, len(watched)))
+        found.append((fit(net, training(net, train, batches=served(ended, train=100))).flops, len(watched)))
     assert found[0][0] == found[1][0]
     assert found[0][1] < found[1][1]
 
@@ -211,8 +217,8 @@ def runs(tiny_body, tmp_path_factory):
         with pytest.MonkeyPatch.context() as patch:
             if name == "unknown":
                 patch.setitem(flops._FORMULAS, torch.ops.aten.addmm.default, None)
-            ended = ran(done[name], tiny(table, tiny_body, root / "out"))
-        assert ended["kind"] == "finished", ended
+            outcome = ran(done[name], tiny(table, tiny_body, root / "out"))
+        assert outcome["kind"] == "finished", outcome
     return done
 
 

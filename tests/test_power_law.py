@@ -23,7 +23,7 @@ def errors(floor, scale, exponent, deviation=0.004, seeds=5, *, sizes=SIZES, see
 
 def test_a_law_is_found_with_a_band_that_holds_it():
     inside = []
-    for seed in range(8):
+    for seed in range(4):
         law = power_law("probe", SIZES, errors(0.1, 2.0, 0.5, seed=seed))
         assert law is not None
         truth = 0.1 + 2.0 * np.array(law.labels) ** -0.5
@@ -54,9 +54,13 @@ def test_few_sizes_few_seeds_or_no_spread_give_no_law(sizes, seeds, deviation):
     assert power_law("probe", sizes, errors(0.1, 2.0, 0.5, deviation, seeds, sizes=sizes)) is None
 
 
-def test_an_error_that_does_not_fall_has_no_law_that_holds():
-    law = power_law("probe", SIZES, errors(0.3, 0.0, 0.5))
-    assert law is None or not law.holds or law.scale * 50**-law.exponent < 0.05
+def test_an_error_that_does_not_fall_has_no_law():
+    assert power_law("probe", SIZES, errors(0.3, 0.0, 0.5)) is None
+
+
+def test_an_exponent_that_the_noise_leaves_open_gives_no_law_that_holds():
+    law = power_law("probe", SIZES, errors(0.3, 0.2, 0.5, 0.02))
+    assert law is None or not law.holds
 
 
 def law_of(arm, floor, scale, exponent, holds=True):

@@ -18,8 +18,10 @@ from headswap.study.curves import LabelsSaved
 
 LEAST_SIZES = 6
 LEAST_SEEDS = 3
-RESAMPLES = 200
+RESAMPLES = 100
 BEYOND = 2.0
+MOST_STEPS = 100
+"""Of one fit: a law that the data determine is found in about ten."""
 _STEEPEST = 3.0
 
 
@@ -29,7 +31,7 @@ class PowerLaw:
 
     Attributes:
         left_out: the largest size: its error as foretold from the others, the ends of that, and as it was found.
-        holds: whether what was found lies between these ends, and the exponent inside its limits.
+        holds: whether what was found lies between these ends, and the resampled exponents off their limits.
     """
 
     arm: str
@@ -59,7 +61,7 @@ class PowerLaw:
 def power_law(
     arm: str, sizes: Sequence[float], errors: Sequence[Sequence[float]], confidence: float = 0.95
 ) -> PowerLaw | None:
-    """Fit the law to an arm's errors; None for fewer than six sizes of three seeds, or where no fit is found.
+    """Fit the law to an arm's errors; None for fewer than six sizes of three seeds, or where the error does not fall.
 
     Args:
         sizes: labelled rows, rising.
@@ -69,15 +71,15 @@ def power_law(
         return None
     counts, means = np.array(sizes, dtype=float), np.array([np.mean(each) for each in errors])
     spread = np.array([np.std(each, ddof=1) / math.sqrt(len(each)) for each in errors])
-    if not spread.any():
-        return None
+    if spread.max() <= 1e-12 * means.max() or means[0] - means[-1] <= 2 * math.hypot(spread[0], spread[-1]):
+        return None  # nothing falls that could be told from chance
     spread = np.maximum(spread, spread[spread > 0].min())  # a size whose seeds agree by luck does not outweigh all
     middle = float(np.exp(np.log(counts).mean()))
     try:
         return _fitted(
             arm, (counts, counts / middle, middle), (means, spread, _stretch(errors, confidence)), confidence
         )
-    except RuntimeError:  # curve_fit found none
+    except RuntimeError:  # curve_fit found none, or the noise leaves it open
         return None
 
 
@@ -122,8 +124,12 @@ def _fitted(
         float(counts[-1]),
         *(tuple(line.tolist()) for line in (grid, _law(grid / middle, *central), low, high)),
         (float(_law(scaled[-1], *shorter)), float(apart[0]), float(apart[1]), float(means[-1])),
-        bool(apart[0] <= means[-1] <= apart[1]) and 0.01 < exponent < 0.99 * _STEEPEST,
+        bool(apart[0] <= means[-1] <= apart[1]) and _determined(fits[:, 2]),
     )
+
+
+def _determined(exponents: NDArray) -> bool:
+    return bool(np.mean((exponents > 0.01) & (exponents < 0.99 * _STEEPEST)) >= 0.95)
 
 
 def _fit(scaled: NDArray, errors: NDArray, spread: NDArray, start: NDArray | None = None) -> NDArray:
@@ -131,7 +137,17 @@ def _fit(scaled: NDArray, errors: NDArray, spread: NDArray, start: NDArray | Non
     first = np.array([0.5 * max(float(np.min(errors)), 0.0), max(highest, 1e-9), 0.5]) if start is None else start
     limits = [0.0, 0.0, 0.0], [max(highest, 2 * float(first[0]), 1e-9), np.inf, _STEEPEST]
     return optimize.curve_fit(
-        _law, scaled, errors, p0=np.clip(first, *limits), sigma=spread, absolute_sigma=True, bounds=limits, jac=_slopes
+        _law,
+        scaled,
+        errors,
+        p0=np.clip(first, *limits),
+        sigma=spread,
+        absolute_sigma=True,
+        bounds=limits,
+        jac=_slopes,
+        ftol=1e-6,
+        xtol=1e-6,
+        max_nfev=MOST_STEPS,
     )[0]
 
 
