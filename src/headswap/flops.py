@@ -181,8 +181,8 @@ class Watch(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         named = kwargs or {}
         out = func(*args, **named)
-        formula = _formula(func)
-        if formula is None:
+        formula = _FORMULAS.get(func) or _formula(func)
+        if formula is untold:
             self.untold = str(func)
         elif formula is not nothing:
             try:
@@ -195,6 +195,11 @@ class Watch(TorchDispatchMode):
 def nothing(*args: Any, **named: Any) -> int:
     """Return the FLOPs of what is done element by element."""
     return 0
+
+
+def untold(*args: Any, **named: Any) -> int:
+    """Stand for what cannot be counted."""
+    raise NotImplementedError
 
 
 def _attention(query: Any, key: Any, value: Any, *rest: Any, **named: Any) -> int:
@@ -210,14 +215,13 @@ _OWN: dict[str, Callable[..., int]] = {
     "_scaled_dot_product_flash_attention_for_cpu": _attention,
     "_scaled_dot_product_flash_attention_for_cpu_backward": _attention_backward,
 }
-_FORMULAS: dict[Any, Callable[..., int] | None] = {}
+_FORMULAS: dict[Any, Callable[..., int]] = {}
 
 
-def _formula(func: Any) -> Callable[..., int] | None:
-    """Return how the FLOPs of an operation follow from its arguments, None where that is not known."""
-    if func not in _FORMULAS:
-        packet = getattr(func, "overloadpacket", func)
-        name = str(packet).removeprefix("aten.")
-        untold = name in _UNTOLD or func.namespace not in _NAMESPACES
-        _FORMULAS[func] = flop_registry.get(packet) or _OWN.get(name) or (None if untold else nothing)
+def _formula(func: Any) -> Callable[..., int]:
+    """Return how the FLOPs of an operation follow from its arguments: `nothing`, `untold`, or a formula."""
+    packet = getattr(func, "overloadpacket", func)
+    name = str(packet).removeprefix("aten.")
+    other = untold if name in _UNTOLD or func.namespace not in _NAMESPACES else nothing
+    _FORMULAS[func] = flop_registry.get(packet) or _OWN.get(name) or other
     return _FORMULAS[func]

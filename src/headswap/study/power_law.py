@@ -115,16 +115,21 @@ def _fitted(
     low, high = np.quantile(lines, ends, axis=0)
     apart = np.quantile(foretold - drawn[:, -1] + means[-1], ends)
     floor, scale, exponent = (float(value) for value in central)
+    drawn_lines = [tuple(line.tolist()) for line in (grid, _law(grid / middle, floor, scale, exponent), low, high)]
+    left_out = float(_law(scaled[-1], *shorter)), float(apart[0]), float(apart[1]), float(means[-1])
     return PowerLaw(
-        arm,
-        floor,
-        scale * middle**exponent,
-        exponent,
-        float(counts[0]),
-        float(counts[-1]),
-        *(tuple(line.tolist()) for line in (grid, _law(grid / middle, *central), low, high)),
-        (float(_law(scaled[-1], *shorter)), float(apart[0]), float(apart[1]), float(means[-1])),
-        bool(apart[0] <= means[-1] <= apart[1]) and _determined(fits[:, 2]),
+        arm=arm,
+        floor=floor,
+        scale=scale * middle**exponent,
+        exponent=exponent,
+        smallest=float(counts[0]),
+        largest=float(counts[-1]),
+        labels=drawn_lines[0],
+        errors=drawn_lines[1],
+        low=drawn_lines[2],
+        high=drawn_lines[3],
+        left_out=left_out,
+        holds=bool(apart[0] <= means[-1] <= apart[1]) and _determined(fits[:, 2]),
     )
 
 

@@ -183,7 +183,7 @@ def survival(arrivals: Sequence[Arrival]) -> Survival | None:
     ]
     left = [_left(sample) for sample in samples]
     medians = [next((time for time, share in arm if share <= 0.5), None) for arm in left]
-    return Survival(cap, *means, *medians, *left, _logrank(*samples))
+    return Survival(cap, means[0], means[1], medians[0], medians[1], left[0], left[1], _logrank(samples[0], samples[1]))
 
 
 def _left(sample: stats.CensoredData) -> tuple[tuple[float, float], ...]:
