@@ -117,7 +117,8 @@ def _metrics(total: int, accuracy: float, arm: tuple[Made, str], dice: np.random
         progress = 1 - math.exp(-speed * 4 * step / steps)
         score = 0.34 + (accuracy - 0.34) * progress + dice.normal(0, 0.012)
         lines.append({"kind": "train", "step": step, "epoch": 0.0, "loss": 1.1 - progress, "learning_rate": 5e-5})
-        shared = {"step": step, "examples": step * 16, "seconds": step * 0.21, "loss": 1.1 - progress}
+        shared = {"step": step, "examples": step * 16, "seconds": step * 0.21, "flops": step * 3 * 10**9}
+        shared |= {"loss": 1.1 - progress}
         lines.append({"kind": "validation", **shared, **made.scores(score)})
     return lines
 
@@ -135,6 +136,7 @@ def _write_result(place: Path, made: Made, total: int, accuracy: float, last: di
         "best_step": last["step"],
         "steps": last["step"],
         "examples": last["examples"],
+        "flops": last["flops"],
         "labels": NAMES,
         "rows": {"train": total - held, "validation": held, "test": made.rows},
         "parameters": {"body": 22_713_216, "head": 1155, "trainable": 22_714_371},

@@ -98,7 +98,8 @@ def test_the_settings_are_not_idle(straight):
     names = ["last weights", "two phases", "no clipping, constant rate, warm-up"]
     weights = [straight(name).weights["classifier.weight"] for name in names]
     assert not any(torch.equal(weights[0], other) for other in weights[1:])
-    assert straight("gradient checkpointing").lines == straight("last weights").lines  # it draws dropout again
+    lines = [straight(name).lines for name in ("gradient checkpointing", "last weights")]
+    assert [{**line, "flops": 0} for line in lines[0]] == [{**line, "flops": 0} for line in lines[1]]  # same dropout
 
 
 @pytest.mark.parametrize("name", ["accumulation, best weights", "two phases, always judged"])

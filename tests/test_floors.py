@@ -8,7 +8,7 @@ FLOORS = {
     0: "search_space masking token_targets words word_checks label_lists references spans squad __init__ errors seeds contracts answers results table_task text_task targets spine ranges typecheck config composition placeholders confinement sources rows checks hub losses bodyfiles tokenizer_check hashes durable machine shield stopping phases layers overlays tracked fitted identity",
     1: "tasks bodies heads strategies metrics trackers baselines",
     2: "frozen body_output cuts restart data encoded features bodyload tables arrow_cache model bodyconfig taskconfig warm_start architecture gates weights ledger hardware records engines sharding",
-    3: "loop body_change movement training afterstep step checkpoint schedule evaluate modelcard",
+    3: "flops loop body_change movement training afterstep step checkpoint schedule evaluate modelcard",
     4: "run baseline_run runlog tracking curve lineage worker warm elastic resume provenance summary",
     5: "sweep study predict export embed launch pool ray_pool ray_task prepare stages verify screen transferability",
     6: "cli commands sweep_commands model_commands predict_commands screen_commands commandline hydra_app overview study_overview progress __main__",

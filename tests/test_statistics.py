@@ -9,7 +9,6 @@ import pytest
 from scipy import stats
 
 from headswap.study.curves import (
-    arrival_index,
     convergence,
     curve_area,
     labels_for,
@@ -17,6 +16,7 @@ from headswap.study.curves import (
 )
 from headswap.study.linearised import linearised_interval, pseudo_values
 from headswap.study.runs import LearningCurve
+from headswap.study.speed import arrival_index
 from headswap.study.statistics import (
     crossed_error,
     crossed_interval,
@@ -163,7 +163,7 @@ def test_a_score_that_is_not_a_number_without_some_example_has_no_interval():
 
 def curve(scores: list[float], examples: list[float] | None = None) -> LearningCurve:
     seen = np.array(examples or [16.0 * 2**place for place in range(len(scores))])
-    return LearningCurve(seen / 16, seen, seen / 100, np.array(scores))
+    return LearningCurve(seen / 16, seen, seen / 100, np.array(scores), seen * 1e9)
 
 
 def test_the_area_weighs_every_doubling_the_same():

@@ -75,7 +75,7 @@ class Curve:
 
 def points(line: Mapping[str, Any]) -> dict[str, float]:
     """Return the numbers of a line of metrics.jsonl by the names that trackers know them by, as `train/loss`."""
-    left_out = ("step", "total", "examples", "seconds", "time")
+    left_out = ("step", "total", "examples", "seconds", "flops", "time")
     return {
         f"{line['kind']}/{key}": value
         for key, value in line.items()

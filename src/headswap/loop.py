@@ -19,6 +19,7 @@ from headswap.afterstep import AfterStep, averaged, keep_average, remember
 from headswap.architecture import body_modules
 from headswap.checkpoint import State, fill_optimizer, load, optimizer_tensors
 from headswap.errors import RunError, Stopped
+from headswap.flops import told
 from headswap.phases import Phase
 from headswap.schedule import (
     evaluation_steps,
@@ -58,6 +59,7 @@ def fit(model: torch.nn.Module, training: Training) -> Progress:
     else:
         keep_average(model, progress)
     progress.best_weights = {}
+    training.flops.settle(progress, training.hardware)
     return progress
 
 
@@ -87,6 +89,7 @@ def train_phase(
     rules, schedule = moving(phase, list(weights)), schedule_of(phase, training.train)
     for role, weight in weights.items():
         weight.requires_grad_(role in rules)
+    training.flops.begin()
     progress.trainable = max(progress.trainable, sum(weights[role].numel() for role in rules))
     optimizer = torch.optim.AdamW(parameter_groups(weights, rules, training.train), fused=True)
     prepared, optimizer = training.hardware.prepare(model, optimizer)
@@ -142,6 +145,7 @@ def save(model: torch.nn.Module, optimizer: Any, training: Training, progress: P
     weights = gathered(_moving(model, training), hardware.first)
     held = gathered(optimizer_tensors(optimizer, _names(model)), hardware.first)
     average = gathered(progress.average, hardware.first)
+    training.flops.settle(progress, hardware)
     saved = True
     if hardware.first:
         try:
@@ -182,6 +186,7 @@ def evaluate(model: torch.nn.Module, optimizer: Any, training: Training, progres
         # An earlier phase cannot use patience up: the next one lets other weights move.
         progress.since_best += progress.step > spans(training.phases, progress.total)[-1][0]
         progress.stopped_early = training.train.patience is not None and progress.since_best >= training.train.patience
+    training.flops.settle(progress, training.hardware)
     training.report(
         {
             "kind": "validation",
@@ -189,6 +194,7 @@ def evaluate(model: torch.nn.Module, optimizer: Any, training: Training, progres
             "total": progress.total,
             "examples": progress.examples,
             "seconds": round(progress.seconds, 4),
+            **told(progress),
             "loss": scores.loss,
             **scores.values,
             "best": improved,
@@ -216,15 +222,15 @@ def _start(model: torch.nn.Module, training: Training, total: int) -> tuple[Prog
                 f"{path}: saved by another training; found {key} {found}, expected {value}; "
                 f"remove the folder, or set output.reuse=false to start again"
             )
-    told = dict(state.facts["progress"])
-    told["best"] = told["best"] and tuple(told["best"])
-    if told["total"] != total:
-        raise RunError(f"{path}: saved by another training; found {told['total']} steps, expected {total}; remove it")
+    saved = {"flops": None, **state.facts["progress"]}  # a state of an earlier release holds no count
+    saved["best"] = saved["best"] and tuple(saved["best"])
+    if saved["total"] != total:
+        raise RunError(f"{path}: saved by another training; found {saved['total']} steps, expected {total}; remove it")
     if odd := sorted(state.weights.keys() ^ _moving(model, training).keys()):
         raise RunError(f"{path}: saved by another training; found other weights in it, such as {odd[0]}; remove it")
     fill(model, state.weights)
     training.hardware.set_scale(state.facts["scale"])
-    progress = Progress(**told, best_weights=dict(state.best))
+    progress = Progress(**saved, best_weights=dict(state.best))
     progress.average, progress.started = dict(state.average), fresh.started
     return progress, state
 

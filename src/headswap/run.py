@@ -24,6 +24,7 @@ from headswap.data import Batches, check_positions, make_batches, sample_texts
 from headswap.encoded import pad_token_id
 from headswap.errors import ConfigError, Diverged, RunError
 from headswap.evaluate import Judge
+from headswap.flops import FlopCount
 from headswap.frozen import Frozen
 from headswap.hardware import Hardware, start
 from headswap.ledger import Ledger
@@ -101,6 +102,7 @@ def _trained(config: Config, plugs: Plugs, folder: RunFolder, report: Report, st
         plugs.metrics[0], hardware, train, seeds, both(folder, report), keeper, plugs.task.forward,
         plugs.strategy.correct if isinstance(plugs.strategy, Corrects) else None,
         _frozen(plugs, config, (loss, batches), ledger, (hardware, stop, folder)) if adaptation is None else None,
+        FlopCount(lambda why: folder.note(flops=f"not counted: {why}")),
     )  # fmt: skip
     plain = copy.deepcopy(model) if hardware.in_pieces and hardware.first else model
     with _told(folder, splits, hardware):

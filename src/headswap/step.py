@@ -43,11 +43,13 @@ def train_step(model: torch.nn.Module, optimizer: Any, step: int, training: Trai
             said = first_line(error)
         # Outside the except block, whose error holds on to the tensors of the failed pass.
         _smaller(training, progress, len(rows), said)
+        training.flops.drop()
         optimizer.zero_grad()
         training.hardware.free_cache()
     _refuse_divergence(model, optimizer, (step, rows), (loss, norm), (training, progress))
     optimizer.step()
     optimizer.zero_grad()
+    training.flops.keep()
     progress.step, progress.examples = step + 1, progress.examples + len(rows)
     progress.seconds += time.perf_counter() - started
     training.report(_line(progress, epoch, (loss, norm), optimizer, training))
@@ -98,7 +100,7 @@ def _backward(
     total = nothing
     for micro, (batch, counts) in enumerate(window):
         hardware.seed(training.seeds.stream("dropout", step, micro, hardware.rank))
-        with hardware.last_micro_step(model, micro == len(window) - 1):
+        with hardware.last_micro_step(model, micro == len(window) - 1), training.flops.counted(batch):
             summed = training.loss(training.forward(model, batch), batch) * float(counts)
             hardware.backward(summed * (hardware.world / weight))
             total = total + summed.detach()  # in the loss's own precision

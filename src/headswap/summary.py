@@ -13,6 +13,7 @@ import pyarrow.parquet
 from headswap.answers import Answers, Scores, Summed
 from headswap.contracts import Metric, Splits
 from headswap.durable import read_manifest, replace_file
+from headswap.flops import told
 from headswap.hardware import Hardware
 from headswap.hashes import file_sha256
 from headswap.ledger import Ledger
@@ -35,6 +36,7 @@ def summary(
         "best_step": progress.best_step,
         "stopped_early": progress.stopped_early,
         "examples": progress.examples,
+        **told(progress),
         "parameters": {"trainable": progress.trainable, **parameter_counts(counts)},
         **{key: hardware.describe()[key] for key in ("device", "processes", "threads", "precision")},
     }

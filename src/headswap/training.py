@@ -13,6 +13,7 @@ import torch
 from headswap.answers import Scores
 from headswap.checkpoint import Checkpoints
 from headswap.contracts import LossFunction, Metric
+from headswap.flops import FlopCount
 from headswap.frozen import Frozen
 from headswap.hardware import Hardware
 from headswap.layers import EMBEDDINGS, layer_groups, layers
@@ -58,6 +59,7 @@ class Training:
         correct: what the strategy does to a moving weight after a step (phases.Corrects), None for nothing.
         metric: the metric that selects the best weights; it knows its own direction.
         report: told of every logged step and evaluation.
+        flops: counts what forward and backward passes compute.
     """
 
     phases: Sequence[Phase]
@@ -74,6 +76,7 @@ class Training:
     forward: Callable[[Any, Mapping[str, torch.Tensor]], Any] = lambda model, batch: model(**model_inputs(batch))
     correct: Callable[[str, torch.Tensor, torch.Tensor, float], None] | None = None
     frozen: Frozen | None = None
+    flops: FlopCount = field(default_factory=FlopCount)
 
     @property
     def ever_moving(self) -> set[str]:
@@ -110,6 +113,7 @@ class Training:
 class Progress:
     """What changes while training. Seconds and examples (features: what a batch is of) count training only.
 
+    `flops` are those of all processes up to the last evaluation or save; None where they cannot be counted.
     `average` is the running mean of the weights that move, by name, where `train.ema` asks for one; `started` what
     they were before the first step, where a strategy pulls towards it.
     """
@@ -119,6 +123,7 @@ class Progress:
     evaluated: int = 0
     examples: int = 0
     seconds: float = 0.0
+    flops: int | None = 0
     best_step: int = 0
     best: tuple[float, float] | None = None
     best_weights: dict[str, torch.Tensor] = field(default_factory=dict, repr=False)

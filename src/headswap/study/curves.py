@@ -6,30 +6,18 @@ Study chain: runs -> curves (this) -> results. Scores are turned so that more is
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import integrate, optimize, stats
 
 from headswap.study.runs import LearningCurve
+from headswap.study.speed import Arrival, Bound, Survival, arrival, speed_ratios, survival
 from headswap.study.statistics import Interval, t_interval
 
-HITS = 3
 CENSORED_LIMIT = 0.05
 RESAMPLES = 2000
-
-
-@dataclass(frozen=True)
-class Arrival:
-    """When one pair's arms first held the control's own final validation score; None = not within the run."""
-
-    seed: int
-    target: float
-    treatment: dict[str, float] | None
-    control: dict[str, float] | None
-    at_first_evaluation: bool
-    """The treatment was there when first looked at, so its time is an upper bound."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +31,19 @@ class Convergence:
     area_difference: Interval
     arrivals: tuple[Arrival, ...]
     reached: int
-    ratio: Interval | None
-    """How many times fewer examples the treatment needed (geometric mean); None when any pair is censored."""
-    seconds_ratio: float | None
+    ratios: dict[str, Interval]
+    """How many times less the treatment needed, by measure (geometric mean); empty when any pair is censored."""
+    bounds: dict[str, Bound]
+    """What the ratios are at least, when any pair is censored."""
     at_least: bool
     caught_up_at: float | None
     """Examples seen from which the control's mean curve stays level with or above the treatment's, if any."""
+    survival: Survival | None = None
+
+    @property
+    def ratio(self) -> Interval | None:
+        """How many times fewer examples the treatment needed."""
+        return self.ratios.get("examples")
 
 
 @dataclass(frozen=True)
@@ -56,7 +51,9 @@ class LabelsSaved:
     """How many labels the control needs for the score that the treatment has with `labels`, as a ratio.
 
     `ratio` is None when 5 % or more of the seed resamples are censored; `bound` with `bound_kind` ("at least",
-    "at most" or "unknown") then holds what can be said, one-sided 95 %.
+    "at most" or "unknown") then holds what can be said, one-sided 95 %. `transferred` is the effective data transferred
+    (Hernandez et al. 2021, arXiv 2102.01293; there in characters): the labels that the control
+    needs beyond those that the treatment has. Like the ratio it is None where censored; its bound then follows from it.
     """
 
     labels: int
@@ -67,6 +64,9 @@ class LabelsSaved:
     bound_kind: str
     bound: float | None
     censored_share: float
+    transferred: float | None = None
+    transferred_low: float | None = None
+    transferred_high: float | None = None
 
     @property
     def settled(self) -> bool:
@@ -96,31 +96,6 @@ def common_range(curves: list[LearningCurve]) -> tuple[float, float] | None:
     return (float(start), float(end)) if start < end else None
 
 
-def arrival_index(scores: NDArray[np.floating], target: float) -> int | None:
-    """Return the first of three consecutive evaluations at `target` or above, None when there is none.
-
-    A stretch that lasts to the end of the run counts even when it is shorter: the control thereby reaches its own
-    final score by construction, and only the treatment can be censored. A single first hit would favour noise.
-    """
-    above = scores >= target
-    hits = (index for index in range(len(above)) if above[index : index + HITS].all())
-    return next(hits, None)
-
-
-def arrival(seed: int, treatment: LearningCurve, control: LearningCurve) -> Arrival:
-    """Return when both arms of a pair reached the control's score at its last evaluation."""
-    target = float(control.scores[-1])
-    places = arrival_index(treatment.scores, target), arrival_index(control.scores, target)
-    first, second = (_moment(c, place) for c, place in zip((treatment, control), places, strict=True))
-    return Arrival(seed, target, first, second, places[0] == 0)
-
-
-def _moment(curve: LearningCurve, index: int | None) -> dict[str, float] | None:
-    if index is None:
-        return None
-    return {name: float(getattr(curve, name)[index]) for name in ("steps", "examples", "seconds")}
-
-
 def convergence(
     size: int | None, labels: int, pairs: list[tuple[int, LearningCurve, LearningCurve]], confidence: float
 ) -> Convergence | None:
@@ -130,7 +105,7 @@ def convergence(
         return None
     areas = np.array([[curve_area(first, *span), curve_area(second, *span)] for _, first, second in pairs])
     arrivals = tuple(arrival(*pair) for pair in pairs)
-    ratio, seconds = _speed(arrivals, confidence)
+    ratios, bounds = speed_ratios(arrivals, confidence)
     return Convergence(
         size,
         labels,
@@ -139,33 +114,12 @@ def convergence(
         t_interval(areas[:, 0] - areas[:, 1], confidence),
         arrivals,
         sum(each.treatment is not None for each in arrivals),
-        ratio,
-        seconds,
+        ratios,
+        bounds,
         any(each.at_first_evaluation for each in arrivals),
         _caught_up(pairs, span[0]),
+        survival(arrivals),
     )
-
-
-def _speed(arrivals: tuple[Arrival, ...], confidence: float) -> tuple[Interval | None, float | None]:
-    times = [(each.treatment, each.control) for each in arrivals]
-    if any(
-        first is None or second is None or min(first["examples"], second["examples"]) <= 0 for first, second in times
-    ):
-        return None, None
-    logs = [math.log(second["examples"] / first["examples"]) for first, second in times if first and second]
-    interval = t_interval(logs, confidence)
-    ratio = replace(
-        interval,
-        mean=math.exp(interval.mean),
-        low=None if interval.low is None else math.exp(interval.low),
-        high=None if interval.high is None else math.exp(interval.high),
-        standard_error=None,
-        degrees_of_freedom=None,
-        method="t over seeds of log ratios",
-    )
-    seconds = np.array([second["seconds"] / max(first["seconds"], 1e-9) for first, second in times if first and second])
-    finite = np.isfinite(seconds).all() and (seconds > 0).all()
-    return ratio, float(np.exp(np.log(seconds).mean())) if finite else None
 
 
 def _caught_up(pairs: list[tuple[int, LearningCurve, LearningCurve]], start: float) -> float | None:
@@ -243,7 +197,8 @@ def _saved(
         inner = np.sort(np.clip(spread, math.log(sizes[0] / labels), math.log(sizes[-1] / labels)))
         low, high = np.quantile(inner, [(1 - confidence) / 2, (1 + confidence) / 2])
         ends = math.exp(central), math.exp(min(low, central)), math.exp(max(high, central))
-        return LabelsSaved(labels, score, *ends, "", None, above + below)
+        transferred = [(end - 1) * labels for end in ends]
+        return LabelsSaved(labels, score, *ends, "", None, above + below, *transferred)
     if above >= CENSORED_LIMIT and below >= CENSORED_LIMIT:
         return LabelsSaved(labels, score, None, None, None, "unknown", None, above + below)
     tail = 0.05 if above >= below else 0.95

@@ -102,7 +102,9 @@ def score_by_labels(comparison: Comparison) -> Figure | None:
     layout = layout_of(400, f"{words.rows} (training + validation)", f"test {unit.title}")
     ticks = {"tickvals": sizes, "ticktext": [count(size) for size in sizes]}
     layout["xaxis"] |= {"type": "log", "range": log_range([sizes[0] * 0.85, sizes[-1] * 1.18]), **ticks}
-    note = _arrow(comparison, traces, layout, unit)
+    lines, fitted = _fitted_lines(comparison, unit)
+    traces += lines
+    note = f"{fitted}{_arrow(comparison, traces, layout, unit)}"
     caption = (
         f"Test score{_sense(comparison)} against the number of {words.rows}, logarithmic. "
         f"Line: mean over seeds; band: {share} t interval over seeds; small marks: the seeds.{note}"
@@ -181,6 +183,18 @@ def _by_labels(scores: list[ArmScore], comparison: Comparison, unit: Unit) -> li
     drawn = line([score.labels for score in scores], means, f"@arm{index}", 2.6, DASHES[index])
     cloud = band([score.labels for score in known], *ends, (index, unit))
     return [cloud, marks, drawn | named(scores[0].arm, index, f"%{{x:,.0f}} {comparison.words.rows}: {unit.hover()}")]
+
+
+def _fitted_lines(comparison: Comparison, unit: Unit) -> tuple[list[dict[str, Any]], str]:
+    """Return the power laws that hold as dashed lines, and the caption's word on them."""
+    held = [law for law in comparison.power_laws if law.holds]
+    best = unit.best if comparison.greater_is_better else 0.0
+    traces = []
+    for law in held:
+        scores = [abs((best or 0.0) - error) * unit.scale for error in law.errors]
+        traces.append(line(list(law.labels), scores, f"@arm{arm_index(law.arm, comparison)}", 1.4, "3px,3px"))
+    names = " and ".join(law.arm for law in held)
+    return traces, f" Dashed: a power law, error = E + A N^-b, fitted to {names}." if held else ""
 
 
 def _arrow(comparison: Comparison, traces: list[dict[str, Any]], layout: dict[str, Any], unit: Unit) -> str:

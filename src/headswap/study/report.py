@@ -17,7 +17,7 @@ from headswap.study.one_sided import one_sided_tables
 from headswap.study.page import Figure, Table, render_page, without_empty_columns
 from headswap.study.results import Comparison, plain
 from headswap.study.sheets import write_tables
-from headswap.study.speed_tables import convergence_table, labels_table
+from headswap.study.speed_tables import convergence_table, labels_table, power_law_table, survival_table
 from headswap.study.static import write_drawings
 from headswap.study.traces import DASHES, arm_index
 from headswap.study.tuning_drawings import tuning_table
@@ -26,7 +26,7 @@ from headswap.study.verdict import beside, headline, is_provisional, title, verd
 
 WIDE = 3  # arms that a terminal has room for side by side
 TEMPLATE = Path(__file__).with_name("report.html.j2")
-RESULTS = ("scores", "differences", "speed", "labels_saved", "tuning", "calibration_errors")
+RESULTS = ("scores", "differences", "speed", "survival", "labels_saved", "power_laws", "tuning", "calibration_errors")
 
 
 def write_report(comparison: Comparison, folder: Path) -> Path:
@@ -68,7 +68,9 @@ def named_tables(comparison: Comparison) -> dict[str, Table]:
         "scores": tables.score_table(comparison),
         "differences": tables.contrast_table(comparison),
         "speed": convergence_table(comparison),
+        "survival": survival_table(comparison),
         "labels_saved": labels_table(comparison),
+        "power_laws": power_law_table(comparison),
         "tuning": tuning_table(comparison),
         "calibration_errors": calibration_table(comparison),
         **one_sided_tables(comparison),

@@ -29,6 +29,7 @@ from headswap.study.environment import environment, warnings_about
 from headswap.study.fairness import Audit
 from headswap.study.kept_layers import KeptLayers, kept_layers
 from headswap.study.one_sided import texts_of
+from headswap.study.power_law import PowerLaw
 from headswap.study.runs import FinishedRun, RunRecord, read_run
 from headswap.study.summaries import (
     ArmScore,
@@ -36,6 +37,7 @@ from headswap.study.summaries import (
     Groups,
     arm_score,
     labels_by_size,
+    laws_by_arm,
     mean_curve,
     paired,
     speed_of_learning,
@@ -88,6 +90,7 @@ class Comparison:
     further: Further = field(default_factory=Further)
     tuning: Tuning | None = None
     audit: Audit | None = None
+    power_laws: tuple[PowerLaw, ...] = ()
 
     @property
     def margin(self) -> float:
@@ -119,6 +122,11 @@ class Comparison:
     def baselines(self) -> tuple[str, ...]:
         """The arms that are fitted rather than trained, in the order of `arms`."""
         return tuple(arm for arm in self.arms if self.configs.get(arm, {}).get("baseline") is not None)
+
+    @property
+    def fitted(self) -> list[str]:
+        """Which of the two main arms is a baseline."""
+        return [arm for arm in (self.study.treatment, self.study.control) if arm in self.baselines]
 
     def audited(self, audit: Audit) -> Comparison:
         """Return it with the audit of its pairs, whose warnings stand behind the others."""
@@ -177,6 +185,7 @@ def compare(
         arrivals=arrivals(groups, study),
         answered=answered(groups, study),
         further=beyond,
+        power_laws=laws_by_arm(groups),
     )
 
 

@@ -38,12 +38,16 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class LearningCurve:
-    """The primary metric on the validation split as training went; seconds leave evaluation out."""
+    """The primary metric on the validation split as training went; seconds and FLOPs leave evaluation out.
+
+    FLOPs are NaN where a run counted none.
+    """
 
     steps: NDArray[np.floating]
     examples: NDArray[np.floating]
     seconds: NDArray[np.floating]
     scores: NDArray[np.floating]
+    flops: NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -224,11 +228,12 @@ def _curve(path: Path, metric: str) -> LearningCurve:
         try:
             entry = json.loads(line)
             if entry.get("kind") == "validation" and metric in entry:  # absent where train.select_by=loss
-                point = entry["step"], entry["examples"], entry.get("seconds", float("nan")), entry[metric]
+                clocks = [entry.get(name, float("nan")) for name in ("seconds", "flops")]
+                point = entry["step"], entry["examples"], clocks[0], entry[metric], clocks[1]
                 points[entry["step"]] = tuple(float(value) for value in point)
         except (ValueError, KeyError, TypeError, AttributeError) as fault:
             raise RunError(f"{path}:{number}: not a metrics line; {_line(fault)}; run it again") from fault
-    columns = np.array([points[step] for step in sorted(points)], dtype=float).reshape(-1, 4).T
+    columns = np.array([points[step] for step in sorted(points)], dtype=float).reshape(-1, 5).T
     return LearningCurve(*columns)
 
 

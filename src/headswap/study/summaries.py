@@ -19,8 +19,10 @@ from headswap.study.curves import (
     labels_saved,
     score_at,
 )
+from headswap.study.power_law import PowerLaw, power_law
 from headswap.study.runs import FinishedRun, RunRecord
 from headswap.study.statistics import Interval, t_interval
+from headswap.study.units import Unit
 
 Groups = dict[tuple[str, int | None], list[FinishedRun]]
 """The finished runs by arm and size, seeds rising."""
@@ -45,6 +47,7 @@ class ArmScore:
     examples: float
     seconds: dict[str, float]
     parameters: dict[str, int]
+    flops: float | None = None
 
     @property
     def mean(self) -> float:
@@ -100,6 +103,7 @@ def arm_score(runs: list[FinishedRun], records: Sequence[RunRecord], study: Stud
         float(np.mean([run.result.get("examples", 0) for run in runs])),
         {name: float(np.mean([clock.get(name, 0.0) for clock in clocks])) for name in ("train", "evaluate", "total")},
         first.result.get("parameters", {}),
+        float(np.mean([run.result["flops"] for run in runs])) if all("flops" in run.result for run in runs) else None,
     )
 
 
@@ -156,3 +160,19 @@ def labels_by_size(groups: Groups, study: StudyConfig) -> tuple[LabelsSaved, ...
     if not (np.diff(labels) > 0).all():
         return ()
     return tuple(labels_saved(grid(study.treatment), grid(study.control), labels, study.confidence))
+
+
+def laws_by_arm(groups: Groups) -> tuple[PowerLaw, ...]:
+    """Return the power laws of the arms' errors over labels; none of a metric whose best value is not known."""
+    found = []
+    for arm in dict.fromkeys(arm for arm, _ in groups):
+        runs = sorted(
+            (each for (name, _), each in groups.items() if name == arm), key=lambda each: each[0].labelled_rows
+        )
+        first = runs[0][0]
+        best = Unit(first.primary).best if first.greater_is_better else 0.0
+        sizes = [each[0].labelled_rows for each in runs]
+        if best is not None and len(set(sizes)) == len(sizes):
+            errors = [[abs(best - run.score) for run in each] for each in runs]
+            found.append(power_law(arm, sizes, errors))
+    return tuple(filter(None, found))

@@ -10,7 +10,7 @@ from headswap.study.results import Comparison
 from headswap.study.runs import flatten
 from headswap.study.statistics import Interval
 from headswap.study.summaries import ArmScore
-from headswap.study.units import Unit, count, number, p_text, percent, plural, seconds
+from headswap.study.units import Unit, count, flops, number, p_text, percent, plural, seconds
 from headswap.study.verdict import not_counted, tuning, verdict
 from headswap.study.words import head_starts
 
@@ -103,14 +103,15 @@ def cost_table(comparison: Comparison) -> Table:
             f"{score.runs}{f' ({score.reused} reused)' if score.reused else ''}",
             count(score.steps),
             count(score.examples),
+            NONE if score.flops is None else flops(score.flops),
             *(seconds(score.seconds[name]) for name in ("train", "evaluate", "total")),
         )
         for score in comparison.scores
     )
     total = sum(score.seconds["total"] * score.runs for score in comparison.scores)
-    title = f"Cost: means a run; all finished runs together {seconds(total)}"
+    title = f"Cost: means a run, FLOPs of training alone; all finished runs together {seconds(total)}"
     words = comparison.words
-    columns = ("arm", words.rows, "runs", "steps", f"{words.seen}s", "train", "evaluate", "total")
+    columns = ("arm", words.rows, "runs", "steps", f"{words.seen}s", "FLOPs", "train", "evaluate", "total")
     return Table(title, columns, rows)
 
 

@@ -71,6 +71,11 @@ class Unit:
         return "difference (pp)" if self.percent else "difference"
 
     @property
+    def best(self) -> float | None:
+        """Return the best value of a metric of which more is better, None where it is not known."""
+        return {"percent": 1.0, "bounded": 1.0, "points": 100.0}.get(self.kind)
+
+    @property
     def usual_margin(self) -> float:
         """Return the difference that matters where study.margin says nothing; 0 where there is no usual one."""
         return _MARGINS[self.kind]
@@ -158,6 +163,14 @@ def seconds(value: float) -> str:
     if value < 100:
         return f"{value:.1f} s"
     return f"{value / 60:.1f} min" if value < 6000 else f"{value / 3600:.1f} h"
+
+
+def flops(value: float) -> str:
+    """Return floating-point operations with their prefix: 34 GFLOP."""
+    for prefix, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6)):
+        if value >= size:
+            return f"{rough(value / size)} {prefix}FLOP"
+    return f"{rough(value)} FLOP"
 
 
 def plural(amount: int, word: str) -> str:

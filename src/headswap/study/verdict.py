@@ -10,9 +10,10 @@ from collections.abc import Iterator
 
 from headswap.study.asides import attributed, cheaply, checkpoints
 from headswap.study.contrasts import Contrast
-from headswap.study.curves import Convergence, LabelsSaved
+from headswap.study.curves import LabelsSaved
 from headswap.study.environment import PLANNED_SEEDS
 from headswap.study.results import Comparison
+from headswap.study.speed_sentences import speed_statements
 from headswap.study.tuning_words import doubts, provisional
 from headswap.study.tuning_words import said as tuning_said
 from headswap.study.units import Unit, bracket, count, percent, plural, rough, times
@@ -38,8 +39,7 @@ def _sentences(comparison: Comparison) -> list[str]:
         return [_nothing(comparison)]
     said = [_main(primary, comparison), *_standing(primary, doubts(comparison.tuning, _pair(primary), primary.size))]
     said += [*checkpoints(primary), *attributed(comparison), *cheaply(comparison)]
-    speed = next((each for each in comparison.convergence if each.size == primary.size), None)
-    said += [_speed(speed, primary, comparison)] if speed else _no_speed(comparison)
+    said += speed_statements(primary, comparison)
     said += _labels(comparison)
     return [*said, not_counted(comparison)]
 
@@ -112,7 +112,7 @@ def _main(primary: Contrast, comparison: Comparison) -> str:
             f"Equivalent within ±{unit.margin(margin)}: {scores}: {gap} ({inner}; {design}); "
             f"the difference is smaller than the {unit.margin(margin)} you said matters."
         )
-    opening = "" if primary.outcome == "better" or _fitted(comparison) else "Transfer hurt here: "
+    opening = "" if primary.outcome == "better" or comparison.fitted else "Transfer hurt here: "
     body = f"{opening}{scores}: {gap} {_ends(primary, unit, design)}"
     return f"{body}{_matters(primary, unit, margin)}."
 
@@ -185,68 +185,6 @@ def _of_seeds(primary: Contrast) -> Iterator[str]:
         yield f"Provisional: {provisional.replace(' and so provisional', '')}."
 
 
-def _no_speed(comparison: Comparison) -> list[str]:
-    """Say why there is no learning curve, where an arm did not train or did not look at the metric in training."""
-    if fitted := _fitted(comparison):
-        return [f"No speed is named: {' and '.join(fitted)} did not train in steps, and so has no learning curve."]
-    chosen = {config.get("train", {}).get("select_by") for config in comparison.configs.values()}
-    if "loss" not in chosen:
-        return []
-    metric = Unit(comparison.metric).name
-    return [f"No speed is named: the runs watched the loss alone (train.select_by=loss), so {metric} has no curve."]
-
-
-def _speed(speed: Convergence, primary: Contrast, comparison: Comparison) -> str:
-    total, names = len(speed.arrivals), (primary.treatment, primary.control)
-    if speed.reached < total or speed.ratio is None:
-        missed = total - speed.reached
-        text = (
-            f"{names[0]} did not reach and hold {names[1]}'s final validation score within its own training "
-            f"in {missed} of {plural(total, 'seed')}, so no speed-up is named"
-        )
-    else:
-        text = _reached(speed, names, comparison.words.seen)
-    return f"{text}{_outcome_of_speed(speed, primary, comparison)}."
-
-
-def _reached(speed: Convergence, names: tuple[str, str], seen: str) -> str:
-    first, second = (_median(speed, arm) for arm in ("treatment", "control"))
-    ratio = speed.ratio
-    assert ratio is not None
-    least = "at least " if speed.at_least else ""
-    details = [f"{least}{_fold(ratio.mean)}"]
-    if ratio.low is not None and ratio.high is not None:
-        details.append(f"{percent(ratio.confidence)} CI {rough(ratio.low)}–{times(ratio.high)}")
-    if speed.seconds_ratio is not None:
-        details.append(f"{times(speed.seconds_ratio)} in seconds")
-    examples = f"after a median {'at most ' if speed.at_least else ''}{count(first)} training {seen}s"
-    seeds = f"in {speed.reached} of {plural(len(speed.arrivals), 'seed')}"
-    start = f"{names[0]} reached and held {names[1]}'s final validation score {examples}"
-    return f"{start} against {count(second)} ({'; '.join(details)}), {seeds}"
-
-
-def _fold(ratio: float) -> str:
-    return f"{times(ratio)} fewer" if ratio >= 1 else f"{times(1 / ratio)} more"
-
-
-def _median(speed: Convergence, arm: str) -> float:
-    values = sorted(getattr(each, arm)["examples"] for each in speed.arrivals)
-    middle = len(values) // 2
-    return values[middle] if len(values) % 2 else (values[middle - 1] + values[middle]) / 2
-
-
-def _outcome_of_speed(speed: Convergence, primary: Contrast, comparison: Comparison) -> str:
-    low = speed.area_difference.low
-    if primary.outcome == "equivalent" and low is not None and low > 0:
-        return ": here transfer bought speed, not a better end"
-    if primary.outcome == "better" or speed.caught_up_at is None:
-        return ""
-    if all(each.treatment is None for each in speed.arrivals):
-        return f"; {primary.control} ends ahead in every seed"
-    start = f"{count(speed.caught_up_at)} {comparison.words.seen}s"
-    return f"; from {start} on {primary.control}'s mean curve is level or ahead"
-
-
 def _labels(comparison: Comparison) -> list[str]:
     names, row = (comparison.study.treatment, comparison.study.control), comparison.words.row
     chosen = shown_saving(comparison.labels_saved)
@@ -262,10 +200,21 @@ def _labels(comparison: Comparison) -> list[str]:
     if not chosen.settled:
         doubt = f"the {row}s saved cannot be told from none ({times(chosen.ratio)}; {ends})"
         return [f"With {plural(chosen.labels, row)} {doubt}."]
-    worth = f"about {rough(chosen.labels * chosen.ratio)} with {names[1]} ({times(chosen.ratio)}; {ends})"
+    ends = f"{times(chosen.ratio)}; {ends}{_came(chosen, row)}"
+    worth = f"about {rough(chosen.labels * chosen.ratio)} with {names[1]} ({ends})"
     level = [each.labels for each in comparison.labels_saved if each.ratio is not None and not each.settled]
     tail = f"; with {count(level[0])} the ratio cannot be told from 1" if level and level[0] > chosen.labels else ""
     return [f"{start} {worth}{tail}."]
+
+
+def _came(saved: LabelsSaved, row: str) -> str:
+    """Return the effective data transferred; nothing where the treatment's rows were worth less than their number."""
+    if saved.transferred is None or saved.transferred_low is None or saved.transferred_high is None:
+        return ""
+    if saved.transferred_low <= 0:
+        return ""
+    ends = f"{rough(saved.transferred_low)}–{rough(saved.transferred_high)}"
+    return f"; effective data transferred {rough(saved.transferred)} {row}s, {ends}"
 
 
 def shown_saving(saved: tuple[LabelsSaved, ...]) -> LabelsSaved | None:
@@ -279,17 +228,12 @@ def shown_saving(saved: tuple[LabelsSaved, ...]) -> LabelsSaved | None:
 def not_counted(comparison: Comparison) -> str:
     """Say what the difference leaves out, and what else is in it."""
     control, outside = comparison.study.control, "Not counted: what pre-training cost and the data it saw"
-    if fitted := _fitted(comparison):
+    if fitted := comparison.fitted:
         return f"{outside}; of the pretrained body {' and '.join(fitted)} has nothing, its tokenizer included."
     return (
         f"{outside}; the {control} arm still inherits the pretrained "
         f"tokenizer, so that part of transfer is in both arms{_heads(comparison)}."
     )
-
-
-def _fitted(comparison: Comparison) -> list[str]:
-    """Return which of the two arms is a baseline."""
-    return [arm for arm in (comparison.study.treatment, comparison.study.control) if arm in comparison.baselines]
 
 
 def _heads(comparison: Comparison) -> str:
