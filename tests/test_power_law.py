@@ -1,5 +1,6 @@
 """The power law of the error over labels: found where it is, refused where it is not, and never stretched far."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -95,12 +96,14 @@ def test_laws_stand_in_the_tables_and_dashed_in_the_figure(tmp_path):
     table = power_law_table(found)
     assert [row[0] for row in table.rows] == ["finetune", "scratch"]
     assert all(len(row) == len(table.columns) for row in table.rows)
-    figure = next(each for each in figures(found) if each.name == "labels")
-    dashed = [trace for trace in figure.plots[0].data if trace.get("line", {}).get("dash") == "3px,3px"]
-    held = [law for law in found.power_laws if law.holds]
-    assert len(dashed) == len(held)
-    assert ("Dashed: a power law" in figure.caption) == bool(held)
     assert "by power law" in labels_table(found).columns
+    laws = [dataclasses.replace(law, holds=law.arm == "scratch") for law in found.power_laws]
+    found = dataclasses.replace(found, power_laws=tuple(laws))
+    figure = next(each for each in figures(found) if each.name == "labels")
+    [dashed] = [trace for trace in figure.plots[0].data if trace.get("line", {}).get("dash") == "3px,3px"]
+    assert dashed["line"]["color"] == "@arm1"
+    assert dashed["y"] == pytest.approx([100 * (1 - error) for error in laws[1].errors])
+    assert "Dashed: a power law, error = E + A N^-b, fitted to scratch." in figure.caption
 
 
 def test_a_study_of_few_sizes_draws_no_law(tmp_path):
