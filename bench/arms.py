@@ -27,6 +27,7 @@ from headswap.spine import Config
 from headswap.study import execute
 from headswap.study.plan import Planned, plan
 from headswap.study.results import Comparison
+from headswap.study.workers import workers_of
 
 ADAPTERS: dict[str, Any] = {
     "lora": {"strategy": {"_target_": "headswap.strategies.lora.Lora"}, "train": {"learning_rate": 2e-3}},
@@ -123,7 +124,7 @@ def main() -> None:
     config = configuration.compose(flags.words)
     if flags.adapters:
         config = with_study(config, arms={**config.study.arms, **ADAPTERS})
-    factors, workers = [float(each) for each in flags.factors.split(",")], execute.workers_of(config)
+    factors, workers = [float(each) for each in flags.factors.split(",")], workers_of(config)
     load, started = os.getloadavg()[0], time.monotonic()
     if flags.rates:
         given = {arm: float(rate) for arm, _, rate in (word.partition("=") for word in flags.rates.split(","))}

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from headswap.spine import StudyConfig
-from headswap.study.curves import HITS, LearningCurve, arrival_index
 from headswap.study.page import NONE, Figure, Plot, Table
-from headswap.study.runs import FinishedRun
+from headswap.study.runs import FinishedRun, LearningCurve
+from headswap.study.speed import HITS, arrival_index
 from headswap.study.traces import SYMBOLS, arm_index, layout_of, line, log_ticks, safe
 from headswap.study.units import Unit, count, plural
 

@@ -114,11 +114,11 @@ def confusion_figure(comparison: Comparison) -> Figure | None:
         return None
     names = study.treatment, study.control
     most = max(max(map(abs, row)) for row in found.difference) or 1.0
-    ends = {"zmin": -100 * most, "zmax": 100 * most}
+    ends = {"zmin": -100.0 * most, "zmax": 100.0 * most}
     kind = "heat" if len(found.classes) <= FEW else "arm"
     shades = [[[0, "@paper"], [1, f"@{kind}{index}"]] for index in (0, 1)]
     both = [[0, f"@{kind}1"], [0.5, "@paper"], [1, f"@{kind}0"]]
-    whole = {"zmin": 0, "zmax": 100}
+    whole = {"zmin": 0.0, "zmax": 100.0}
     plots = (
         _plot(found, found.treatment, names[0], shades[0], whole),
         _plot(found, found.control, names[1], shades[1], whole),

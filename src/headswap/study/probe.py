@@ -115,7 +115,9 @@ class _Place:
         count = -(-len(arms) // max(1, workers)) * max(1, workers)
         study = dataclasses.replace(self.config.study, seeds=-(-count // len(arms)))
         every = plan(
-            dataclasses.replace(self.config, study=study), flags, functools.partial(self._short, train_rows=rows)
+            dataclasses.replace(self.config, study=study),
+            flags,
+            change=functools.partial(self._short, train_rows=rows),
         )
         cells = [cell for cell in every if cell.arm in arms][:count]
         watch = _Stopwatch()

@@ -19,7 +19,7 @@ from typing import Any
 from headswap import config as configuration
 from headswap.engines import refuse_other_launchers
 from headswap.errors import Stopped
-from headswap.launch import drained, job_of, side_by_side
+from headswap.launch import drained, job_of
 from headswap.pool import Job, OnEvent
 from headswap.records import read_json, write_json
 from headswap.search_space import Dimension, value_of
@@ -28,6 +28,7 @@ from headswap.spine import Config, SweepConfig
 from headswap.study.plan import Arm, study_folder
 from headswap.study.spaces import arms_of, sizes_of, typed
 from headswap.study.tuned import TUNING, Tuning, arm_tuning, nested, read, rows_of
+from headswap.study.workers import workers_of
 from headswap.sweep.execute import Plan, opened
 from headswap.sweep.findings import SEED, SUMMARY, findings
 from headswap.sweep.joined import Joined
@@ -206,7 +207,7 @@ def _run(made: Sequence[ArmSweep], config: Config, on_event: OnEvent) -> None:
         heard = shielded(on_event)
         joined = Joined([each.trials(search, heard) for each, search in zip(distinct, searches, strict=True)])
         first = [job_of(each.plan.config) for each in distinct]
-        asked = drained(first, joined, config.study.workers or side_by_side(config.hardware))
+        asked = drained(first, joined, workers_of(config))
         if not asked:
             joined.abandon()
     if asked:
