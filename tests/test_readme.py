@@ -226,7 +226,7 @@ def test_the_extras_that_readme_installs_exist():
 
 
 def test_the_arm_that_the_page_on_comparing_adds_can_be_planned(tmp_path):
-    page = (ROOT / "docs" / "comparing.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "comparing.md").read_text(encoding="utf-8").split("\n## Adding an arm\n")[1]
     (option,) = blocks(page, "yaml")
     (tmp_path / "study").mkdir()
     (tmp_path / "study" / "with_probe.yaml").write_text(option, encoding="utf-8")

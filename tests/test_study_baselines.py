@@ -1,6 +1,7 @@
 """Studies with arms that train no body: real tiny runs, every table, warning and figure, and the arms of the shipped studies."""
 
 import argparse
+import dataclasses
 import html
 import io
 import re
@@ -18,6 +19,7 @@ from headswap.study.plan import Arm, audit, plan
 from headswap.study.report import terminal_table
 from headswap.study.verdict import verdict
 from test_chains import in_this_process
+from test_readme import blocks
 from tiny_runs import reviews, tiny
 
 SIZES = [20, 35]
@@ -218,3 +220,17 @@ def test_the_shipped_studies_name_baselines_of_conf():
         option = yaml.safe_load((conf_dir() / "baseline" / f"{name}.yaml").read_text())
         arm = yaml.safe_load((conf_dir() / "study" / "full.yaml").read_text())["arms"][name]
         assert arm["baseline"]["_target_"] == option["_target_"]
+
+
+def test_the_arm_that_the_page_shows_can_be_planned(table, tiny_body, root):
+    page = (conf_dir().parent / "docs" / "comparing.md").read_text(encoding="utf-8")
+    (shown,) = blocks(page.split("\n## Cheap baselines\n")[1].split("\n## ")[0], "yaml")
+    told = yaml.safe_load(shown)
+    config = configured(table, tiny_body, root, "study.treatment=tfidf", f"study.may_differ={told['may_differ']}")
+    study = dataclasses.replace(config.study, arms=config.study.arms | told["arms"])
+    (arm,) = {
+        cell.job.folder.path
+        for cell in plan(dataclasses.replace(config, study=study))
+        if cell.arm == "tfidf" and (cell.size, cell.seed) == (20, 0)
+    }
+    assert arm.name.startswith("text-tfidf-seed0-")
