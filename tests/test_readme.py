@@ -24,6 +24,7 @@ from headswap.results import Labelled
 from headswap.search_space import swept
 from headswap.stages import Chain
 from headswap.study.plan import Arm, audit
+from headswap.study.tuning import sweeps as tuned_sweeps
 from headswap.sweep.execute import plan as sweep_plan
 
 ROOT = Path(__file__).parents[1]
@@ -125,13 +126,16 @@ def check_overrides(verb: str, words: list[str]) -> None:
     if flags.multirun and commandline.SWEEPER in commandline.with_sweeper(verb, flags.overrides):
         check_search([word for word in flags.overrides if not word.startswith("hydra")])
         return
-    parsed = OverridesParser.create().parse_overrides([word for word in flags.overrides if word != "..."])
-    plain = [override.input_line or "" for override in parsed if not override.is_sweep_override()]
+    ranges = [word for word in flags.overrides if word.startswith("study.tuning.spaces.")]  # text for us, as a sweep's
+    given = [word for word in flags.overrides if word != "..." and word not in ranges]
+    parsed = OverridesParser.create().parse_overrides(given)
+    plain = [*ranges, *(override.input_line or "" for override in parsed if not override.is_sweep_override())]
     sweeps = [override for override in parsed if override.is_sweep_override()]
     assert bool(sweeps) == flags.multirun
     for value in [value for override in sweeps for value in override_values(override)] or [None]:
         said = [*plain, *([value] if value else [])]
         config = configuration.compose(said)
+        tuned_sweeps(config)
         for stage in config.stages:
             Chain(config, Namespace(overrides=said, config_dir=[])).composed(stage, stage.overrides, "some/where")
 

@@ -18,7 +18,7 @@ from headswap.study.tuning import known, sweeps, tune
 from headswap.sweep.execute import reopened
 from tiny_runs import reviews, tiny, words_of
 
-FAST = ["study.sizes=[20,35]", "study.seeds=1", "study.workers=2", "train.max_steps=3", "output.keep_model=false"]
+FAST = ["study.sizes=[20]", "study.seeds=1", "study.workers=2", "train.max_steps=3", "output.keep_model=false"]
 TUNED = ["study.tuning=quick", "study.tuning.trials=2", "study.tuning.sizes=largest"]
 TUNED += [
     f"study.tuning.spaces.{arm}.train.learning_rate=tag(log,interval(1e-4,1e-2))" for arm in ("finetune", "scratch")
@@ -63,13 +63,13 @@ def study(config):
     seen.clear()
     made = execute.execute(config, None, seen)
     trials = [title for title, _ in seen if "trial" in title]
-    assert 2 <= len(trials) <= 4 and len(seen) == len(trials) + 4
+    assert 2 <= len(trials) <= 4 and len(seen) == len(trials) + 2
     return made
 
 
 def test_the_best_validation_score_of_equal_trials_is_what_the_studys_runs_have(study, root):
     found = read(study.folder)
-    assert [(each.arm, each.size, len(each.trials)) for each in found.arms] == [("finetune", 35, 2), ("scratch", 35, 2)]
+    assert [(each.arm, each.size, len(each.trials)) for each in found.arms] == [("finetune", 20, 2), ("scratch", 20, 2)]
     for each in found.arms:
         told = read_json(root / "tiny" / each.folder / "sweep.json")["trials"]
         told = [trial for trial in told if trial["state"] == "complete"]
@@ -77,10 +77,10 @@ def test_the_best_validation_score_of_equal_trials_is_what_the_studys_runs_have(
         scores = [result["scores"]["validation"] for result in results]
         best = max(range(2), key=lambda place: (scores[place]["accuracy"], -scores[place]["loss"]))
         assert each.chosen[RATE] == told[best]["settings"][RATE]
-        assert {result["rows"]["train"] + result["rows"]["validation"] for result in results} == {35}
+        assert {result["rows"]["train"] + result["rows"]["validation"] for result in results} == {20}
         runs = [one for one in read_json(study.folder / "runs.json") if one["arm"] == each.arm]
         configs = [load((study.folder / one["folder"]).resolve() / "config.yaml") for one in runs]
-        assert [made.train.learning_rate for made in configs] == [pytest.approx(float(each.chosen[RATE]))] * 2
+        assert [made.train.learning_rate for made in configs] == [pytest.approx(float(each.chosen[RATE]))]
         assert {made.seed for made in configs} == {0}  # and the trials' is another
         seeds = {load(root / "tiny" / trial["folder"].rsplit("/", 1)[1] / "config.yaml").seed for trial in told}
         assert seeds == {-1}
@@ -104,14 +104,14 @@ def test_the_verdict_the_page_and_comparison_json_tell_the_tuning(study):
     rates = {each["arm"]: float(each["trials"][each["best"]]["settings"][RATE]) for each in told["tuning"]["arms"]}
     assert {arm: made["train"]["learning_rate"] for arm, made in told["overlays"].items()} == pytest.approx(rates)
     page = study.report.read_text(encoding="utf-8")
-    assert "2 random trials an arm at 35 rows" in page and "Tuning curves" in page
+    assert "2 random trials an arm at 20 rows" in page and "Tuning curves" in page
     assert statistics.mean(len(each["trials"]) for each in told["tuning"]["arms"]) == 2
 
 
 def test_a_second_call_and_a_study_that_shares_an_arm_tune_nothing_again(study, config, table, tiny_body, root):
     seen = Seen()
     again = execute.execute(config, None, seen)
-    assert again.folder == study.folder and {kind for _, kind in seen} == {"reused"} and len(seen) == 4
+    assert again.folder == study.folder and {kind for _, kind in seen} == {"reused"} and len(seen) == 2
     more = tiny(table, tiny_body, root, *FAST, *TUNED, "study.tuning.spaces.scratch=null")
     seen.clear()
     found = tune(more, sweeps(more), seen)
@@ -133,7 +133,7 @@ def test_a_report_is_made_again_from_the_files_alone(study, root, tmp_path):
         shutil.rmtree(sweep)
     again = execute.remake(tmp_path / "moved" / study.folder.name)
     assert again.comparison.tuning == study.comparison.tuning
-    assert "at 35 rows" in again.report.read_text(encoding="utf-8")
+    assert "at 20 rows" in again.report.read_text(encoding="utf-8")
 
 
 def test_an_arms_trials_have_a_page_and_are_listed_by_top(study, root, capsys):
@@ -148,7 +148,7 @@ def test_an_arms_trials_have_a_page_and_are_listed_by_top(study, root, capsys):
 
 
 def test_a_setting_is_tried_on_every_trial_seed(table, tiny_body, tmp_path):
-    words = [*FAST, *TUNED, "study.tuning.seeds=[7,8]", "study.tuning.spaces.scratch=null", "study.sizes=[20]"]
+    words = [*FAST, *TUNED, "study.tuning.seeds=[7,8]", "study.tuning.spaces.scratch=null"]
     config = tiny(table, tiny_body, tmp_path, *words)
     seen = Seen()
     found = tune(config, sweeps(config), seen)
@@ -162,7 +162,7 @@ def test_a_setting_is_tried_on_every_trial_seed(table, tiny_body, tmp_path):
 
 
 def test_halving_and_tpe_tune_too(table, tiny_body, tmp_path):
-    words = [*FAST, *TUNED, "study.tuning.sampler=tpe", "study.tuning.pruner=halving", "study.sizes=[20]"]
+    words = [*FAST, *TUNED, "study.tuning.sampler=tpe", "study.tuning.pruner=halving"]
     config = tiny(table, tiny_body, tmp_path, *words, "study.tuning.trials=3", "study.tuning.spaces.finetune=null")
     found = tune(config, sweeps(config), Seen())
     assert found is not None and len(found.arms[0].trials) == 3
@@ -170,7 +170,7 @@ def test_halving_and_tpe_tune_too(table, tiny_body, tmp_path):
 
 
 def test_the_commands_plan_and_compare_list_the_trials_and_name_what_they_chose(table, tiny_body, tmp_path, capsys):
-    words = [*words_of(table, tiny_body, tmp_path), *FAST, *TUNED, "study.sizes=[20]"]
+    words = [*words_of(table, tiny_body, tmp_path), *FAST, *TUNED]
     assert dispatch(["plan", *words]) == 0
     before = capsys.readouterr().out
     assert before.count("to train  train.learning_rate=") == 4
