@@ -14,6 +14,7 @@ import pytest
 
 from headswap import cli
 from headswap.errors import ConfigError, RunError
+from headswap.study import execute
 from headswap.study.joined.aggregates import improvement, interquartile, interquartile_mean, stretch
 from headswap.study.joined.figures import figures
 from headswap.study.joined.joining import join
@@ -116,6 +117,24 @@ def test_the_verdict_counts_the_outcomes_and_gives_both_aggregates(joined):
     assert title(joined) == f"finetune is better than scratch in {counts['better']} of 5 tasks"
 
 
+@pytest.mark.parametrize(
+    ("outcomes", "said", "headed"),
+    [
+        ((4, 0, 0, 1), "was better than scratch in 4, not settled in 1", "is better than scratch in 4 of 5 tasks"),
+        ((2, 1, 2, 0), "was better than scratch in 2, worse in 1, equivalent in 2", "in 2 of 5 tasks, worse in 1"),
+        ((0, 3, 0, 2), "was worse than scratch in 3, not settled in 2", "is worse than scratch in 3 of 5 tasks"),
+        ((0, 0, 1, 4), "was equivalent to scratch in 1, not settled in 4", "are equivalent in 1 of 5 tasks"),
+        ((0, 0, 0, 5), "against scratch was not settled in 5", "is not settled in any of 5 tasks"),
+    ],
+)
+def test_every_count_of_outcomes_has_its_sentence(joined, outcomes, said, headed):
+    names = ("better", "worse", "equivalent", "not settled")
+    main = dataclasses.replace(joined.main, outcomes=dict(zip(names, outcomes, strict=True)))
+    other = dataclasses.replace(joined, aggregates=(main,))
+    assert verdict(other)[0].startswith(f"Over 5 tasks finetune {said}; ")
+    assert headed in title(other)
+
+
 def test_p_values_are_corrected_for_there_being_several_studies(joined):
     values = [each.primary.interval.p_value() for each in joined.studies]
     order = sorted(range(5), key=values.__getitem__)
@@ -174,6 +193,20 @@ def test_bodies_on_one_task_are_told_apart_by_the_body_and_share_their_rows(tmp_
     assert [each.label for each in found.studies] == ["minilm", "distilbert"]
     assert verdict(found)[0].startswith("Over 2 bodies ")
     assert any(each.startswith("Same test rows: minilm, distilbert") for each in found.warnings)
+
+
+def test_tables_of_ones_own_are_told_apart_by_their_files(tmp_path):
+    folders = [study_of(tmp_path / name, name, made_of("sst2")) for name in ("films", "books")]
+    for folder in folders:
+        text = (folder / "config.yaml").read_text(encoding="utf-8")
+        (folder / "config.yaml").write_text(
+            re.sub(r"(choices:(?:\n  .*)*?\n  task: )\w+", r"\1text", text), encoding="utf-8"
+        )
+    found = read_studies(folders)
+    assert [(each.task, each.label, each.noun) for each in found] == [
+        ("text", "films", "task"),
+        ("text", "books", "task"),
+    ]
 
 
 def test_recipes_and_numbers_of_seeds_that_differ_are_said(tmp_path):
@@ -241,6 +274,14 @@ def test_a_study_whose_runs_are_gone_is_refused(five, tmp_path):
 def test_stretch_is_that_of_few_seeds():
     assert stretch([10_000] * 5, 0.95) == pytest.approx(1, abs=1e-3)
     assert stretch([3] * 4, 0.95) > stretch([5] * 4, 0.95) > stretch([10] * 4, 0.95) > 1
+
+
+def test_folders_may_be_named_from_where_one_stands(tmp_path, monkeypatch):
+    folders = studies_of(tmp_path / "outputs", "sst2", "news")
+    monkeypatch.chdir(tmp_path)
+    relative = [folder.relative_to(tmp_path) for folder in folders]
+    assert [len(each.primary.pairs) for each in read_studies(relative)] == [5, 5]
+    assert execute.remake(relative[0]).comparison.excluded == ()
 
 
 def listing(folder):

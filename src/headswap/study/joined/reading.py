@@ -48,10 +48,10 @@ class StudyRead:
         return self.config.choices.get("body", "body")
 
     @property
-    def data(self) -> str:
-        """The task with the name of its file, where it is a table's."""
+    def table(self) -> str:
+        """The name of the task's file, where it has one."""
         source = self.config.task.get("source") if isinstance(self.config.task, dict) else None
-        return f"{self.task} {Path(source).stem}" if isinstance(source, str) else self.task
+        return Path(source).stem if isinstance(source, str) else self.task
 
 
 def read_studies(folders: Sequence[Path]) -> list[StudyRead]:
@@ -84,16 +84,17 @@ def joined_folders(folder: Path) -> list[Path]:
 
 
 def _check_kind(folder: Path) -> None:
-    kinds = {
-        "sweep.json": "a sweep's",
-        "command.json": "a sweep's",
-        SUMMARY: "a joined page's",
-        "result.json": "a run's",
-    }
     if (folder / execute.RUNS).is_file():
         return
-    kind, file = next(((kind, file) for file, kind in kinds.items() if (folder / file).is_file()), ("", ""))
-    found = f"found {file}, {kind} folder" if kind else f"found no {execute.RUNS}"
+    kinds = {
+        "sweep.json": "a sweep's folder",
+        "command.json": "a sweep's folder",
+        SUMMARY: "a joined page's folder",
+        "result.json": "a run's folder",
+        "config.yaml": "of a study or run that has not ended",
+    }
+    file, kind = next(((file, kind) for file, kind in kinds.items() if (folder / file).is_file()), ("", ""))
+    found = f"found {file}, {kind}" if kind else f"found no {execute.RUNS}"
     what = "not a study's folder" if folder.is_dir() else "no such folder"
     raise RunError(f"{folder}: {what}; {found}; name the folders that headswap compare printed")
 
@@ -113,9 +114,10 @@ def _check_arms(folders: Sequence[Path], configs: Sequence[Config]) -> None:
 def _read(folder: Path, config: Config, records: Sequence) -> StudyRead:
     comparison = execute.compared(config, folder, records)
     if comparison.primary is None:
+        first = f" The first one left out: {comparison.excluded[0].reason}" if comparison.excluded else ""
         raise RunError(
-            f"{folder}: has nothing to join; found: {verdict(comparison)[0]} Run headswap compare again, put the runs' "
-            "folders back beside it, or leave it out"
+            f"{folder}: has nothing to join; found: {verdict(comparison)[0]}{first}; run headswap compare again, put "
+            "the runs' folders back beside it, or leave it out"
         )
     return StudyRead(folder, config, comparison)
 
@@ -139,7 +141,7 @@ def _labelled(studies: Sequence[StudyRead]) -> list[StudyRead]:
     """Name every study by the first of these that tells them all apart."""
     kinds: tuple[tuple[str, Callable[[StudyRead], str]], ...] = (
         ("task", lambda each: each.task),
-        ("task", lambda each: each.data),
+        ("task", lambda each: each.table),
         ("body", lambda each: each.body),
         ("study", lambda each: f"{each.task}, {each.body}"),
         ("study", lambda each: each.config.name),

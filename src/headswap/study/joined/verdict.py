@@ -55,7 +55,7 @@ def probability(interval: Interval) -> str:
 def _main(joined: Joined) -> str:
     main, unit = joined.main, joined.unit
     total = f"{len(joined.studies)} {joined.nouns}"
-    parts = [f"Over {total} {main.treatment} was {_counted(main.outcomes, main.control)}"]
+    parts = [f"Over {total} {main.treatment} {_counted(main.outcomes, main.control)}"]
     if main.interquartile is not None:
         found = main.interquartile
         gap = f"{unit.difference(found.difference.mean)}, {bracket(found.difference, unit).strip('()')}".rstrip(", ")
@@ -70,16 +70,15 @@ def _main(joined: Joined) -> str:
 
 
 def _counted(outcomes: Mapping[str, int], control: str) -> str:
-    """Return better than scratch in 4, not settled in 1."""
-    words = {
-        "better": f"better than {control} in",
-        "worse": f"worse than {control} in" if not outcomes["better"] else "worse in",
-        "equivalent": f"equivalent to {control} in"
-        if not (outcomes["better"] or outcomes["worse"])
-        else "equivalent in",
-        "not settled": "not settled in",
+    """Return was better than scratch in 4, not settled in 1."""
+    opening = {
+        "better": f"was better than {control} in",
+        "worse": f"was worse than {control} in",
+        "equivalent": f"was equivalent to {control} in",
+        "not settled": f"against {control} was not settled in",
     }
-    return ", ".join(f"{words[outcome]} {amount}" for outcome, amount in outcomes.items() if amount)
+    first, *rest = ((outcome, amount) for outcome, amount in outcomes.items() if amount)
+    return ", ".join([f"{opening[first[0]]} {first[1]}", *(f"{outcome} in {amount}" for outcome, amount in rest)])
 
 
 def _corrected(joined: Joined) -> Iterator[str]:
@@ -107,6 +106,8 @@ def _range(joined: Joined) -> Iterator[str]:
     if len(shown) < 2:
         return
     order = sorted(shown, key=lambda each: each.primary.interval.mean)
+    if order[0].primary.interval.mean == order[-1].primary.interval.mean:
+        return
     low, high = (
         f"{Unit(each.comparison.metric).difference(each.primary.interval.mean)} ({each.label})"
         for each in (order[0], order[-1])
