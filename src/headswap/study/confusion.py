@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from headswap.study.contrasts import Pair
 from headswap.study.page import NONE, Figure, Plot, Table
 from headswap.study.statistics import crossed_interval
 from headswap.study.traces import layout_of, safe
-from headswap.study.units import Unit, count, percent, plural
+from headswap.study.units import Unit, count, number, percent, plural
 
 if TYPE_CHECKING:
     from headswap.study.results import Comparison
@@ -139,10 +139,10 @@ def confusion_figure(comparison: Comparison) -> Figure | None:
 
 
 def _plot(
-    found: Confusion, values: Matrix, title: str, colours: list, ends: dict[str, float], signed: bool = False
+    found: Confusion, values: Matrix, title: str, colours: list, ends: Mapping[str, float], signed: bool = False
 ) -> Plot:
     few = len(found.classes) <= FEW
-    words = [[f"{100 * value:{'+' if signed else ''}.0f}".replace("-", "−") for value in row] for row in values]
+    words = [[_rounded(100 * value, signed) for value in row] for row in values]
     heat = {"type": "heatmap", "z": [[100 * value for value in row] for row in values], "text": words}
     heat |= {"colorscale": colours, "showscale": False, "xgap": 1, "ygap": 1, **ends}
     heat |= {"hovertemplate": "%{y} given as %{x}: %{text}" + f"{' pp' if signed else ' %'}<extra></extra>"}
@@ -156,6 +156,11 @@ def _plot(
         layout[axis] |= {"dtick": 1, "tickfont": {"color": "@ink", "size": 11.5 if few else 10}, "ticklabelstandoff": 4}
     layout["yaxis"] |= {"autorange": "reversed"}
     return Plot(title, [heat], layout, 0 if few else 160 + 14 * len(found.predicted))
+
+
+def _rounded(value: float, signed: bool) -> str:
+    text = number(value, 0)
+    return f"+{text}" if signed and text.strip("0") and value > 0 else text
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
