@@ -37,6 +37,10 @@ def parse(verb: str, words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--resolve", action="store_true")
     parser.add_argument("--package", "-p")
     parser.add_argument("--config-dir", "-cd", action="append", default=[])
+    if verb in ("plan", "compare"):
+        parser.add_argument("--time", action="store_true")
+    if verb == "compare":
+        parser.add_argument("--dry-run", action="store_true")
     return parser.parse_intermixed_args(list(words))
 
 

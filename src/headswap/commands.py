@@ -117,11 +117,6 @@ def _finished(outcome: Any) -> None:
 
 def compare(words: Sequence[str]) -> int:
     """Train the study's runs and write its verdict and report; with --dry-run say what would run."""
-    parser = Parser(prog="headswap compare", add_help=False, allow_abbrev=False)
-    parser.add_argument("--dry-run", action="store_true")
-    asked, rest = parser.parse_known_args(list(words))
-    if asked.dry_run:
-        return plan(rest)
 
     def act(given: Any) -> int:
         from headswap.progress import Watch
@@ -130,6 +125,10 @@ def compare(words: Sequence[str]) -> int:
         from headswap.study.workers import chosen_workers
 
         config, flags = given
+        if flags.dry_run:
+            return _planned(given)
+        if flags.time:
+            raise ConfigError("headswap compare --time: goes with --dry-run; found it alone; use headswap plan --time")
         tuning = _tuned(config)
         cells = plan(config, flags, tuning.chosen(config.study.sizes) if tuning else None)
         folder, count = study_folder(judged(config, flags)), sum(cell.count for cell in cells)
@@ -141,7 +140,7 @@ def compare(words: Sequence[str]) -> int:
         print(found.folder)
         return 0
 
-    return composed("compare", rest, act)
+    return composed("compare", words, act)
 
 
 def _tuned(config: Any) -> Any:
@@ -201,17 +200,15 @@ def _joined(folders: Sequence[Path], out: Path | None) -> int:
 
 def plan(words: Sequence[str]) -> int:
     """Say what would run, without training; with --time how long, by 20 steps of each arm."""
-    parser = Parser(prog="headswap plan", add_help=False, allow_abbrev=False)
-    parser.add_argument("--time", action="store_true")
-    asked, rest = parser.parse_known_args(list(words))
+    return composed("plan", words, _planned)
 
-    def act(given: Any) -> None:
-        from headswap import overview
 
-        config, flags = given
-        overview.print_plan(config, flags, asked.time)
+def _planned(given: Any) -> int:
+    from headswap import overview
 
-    return composed("plan", rest, act)
+    config, flags = given
+    overview.print_plan(config, flags, flags.time)
+    return 0
 
 
 def show(words: Sequence[str]) -> int:
