@@ -30,6 +30,10 @@ def print_study(config: Config, flags: argparse.Namespace, console: Any, timed: 
     for name, value in _lines(config, flags, cells):
         _print(console, name, value)
     console.print(_table(config, cells))
+    if made and tuning is None and timed:
+        _print(
+            console, "time", "without the trials of tuning, which are not probed; the runs as with the given settings"
+        )
     if timed:
         for name, value in _time(config, flags, cells):
             _print(console, name, value)

@@ -108,7 +108,7 @@ def draw(config: Config, folder: Path, records: Sequence[RunRecord]) -> Study:
     from headswap.study.report import write_report
     from headswap.study.results import save
 
-    comparison = compared(config, folder, records)
+    comparison = with_texts(compared(config, folder, records))
     save(comparison, folder)
     return Study(folder, comparison, write_report(comparison, folder))
 
@@ -121,11 +121,13 @@ def compared(config: Config, folder: Path, records: Sequence[RunRecord]) -> Comp
     tuning = None
     if config.study.tuning.trials and (folder / TUNING).is_file():
         tuning = with_curves(read_tuning(folder), config.study.confidence)
-    comparison = with_texts(compare_records(resolved, config.study, recipes(config.study.arms, tuning), metric))
+    comparison = compare_records(resolved, config.study, recipes(config.study.arms, tuning), metric)
     warnings = (*comparison.warnings, *tuning_warnings(tuning))
     comparison = replace(comparison, tuning=tuning, warnings=warnings)
     chosen = tuning.chosen(config.study.sizes) if tuning else {}
-    return comparison.audited(audit(resolved, replace(config.study, may_differ=may_differ(config.study, chosen))))
+    trials = {each.arm: len(each.trials) for each in tuning.arms} if tuning else {}
+    study = replace(config.study, may_differ=may_differ(config.study, chosen))
+    return comparison.audited(audit(resolved, study, trials))
 
 
 def show(study: Study, console: Any) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import yaml
 
 from headswap.errors import RunError
+from headswap.identity import read_keys
 from headswap.records import METRICS
 from headswap.spine import StudyConfig
 from headswap.study.plan import declared
@@ -154,7 +155,7 @@ def recorded(folder: Path, trials: Any = None) -> dict[str, Any]:
         "headswap": about.get("headswap"),
         "tuning trials": trials,
     }
-    config = _read(folder / "config.yaml")
+    config = read_keys(_read(folder / "config.yaml"))
     settings = flatten({key: config[key] for key in _CONFIGURED if key in config}, "config")
     kept = {key: value for key, value in settings.items() if not key.startswith(_NOT_SETTINGS)}
     return kept | {key: value for key, value in found.items() if value not in (None, "", {}, [])}

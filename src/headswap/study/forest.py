@@ -32,7 +32,7 @@ def forest_figure(comparison: Comparison) -> Figure | None:
         f"{_family(shown)}.{shaded}{sense}"
     )
     said = [
-        f"{each.treatment} with {plural(each.labels, words.row)} {unit.difference(each.interval.mean)}, {each.outcome}"
+        f"{each.treatment} with {plural(each.labels, words.row)} {unit.difference(each.interval.mean)}, {each.said}"
         for each in shown
     ]
     description = f"All differences from {study.control}: {'; '.join(said)}."
@@ -42,18 +42,12 @@ def forest_figure(comparison: Comparison) -> Figure | None:
 
 def _name(each: Contrast, comparison: Comparison) -> str:
     name = f"{safe(each.treatment)}, {count(each.labels)}"
-    q = _q(each)
-    told = each.outcome if q is None else f"{each.outcome}, q {p_text(q)}"
+    told = each.said if each.q is None else f"{each.said}, q {p_text(each.q)}"
     return f"{f'<b>{name}</b>' if each is comparison.primary else name}<br>{told}"
 
 
-def _q(each: Contrast) -> float | None:
-    """Return the contrast's q over all that were not declared beforehand, None where none was computed."""
-    return vars(each).get("q")
-
-
 def _family(shown: Sequence[Contrast]) -> str:
-    if any(_q(each) is not None for each in shown):
+    if any(each.q is not None for each in shown):
         return "q: of the others, corrected for there being several (Benjamini-Hochberg)"
     return "the others are not corrected for there being several"
 
@@ -66,11 +60,11 @@ def _marker(each: Contrast, comparison: Comparison) -> dict:
 
 def _table(comparison: Comparison, unit: Unit) -> Table:
     share = percent(comparison.study.confidence)
-    corrected = any(_q(each) is not None for each in comparison.contrasts)
+    corrected = any(each.q is not None for each in comparison.contrasts)
     rows = tuple(
-        (f"{each.treatment} − {each.control}", each.outcome, count(each.labels), unit.difference(each.interval.mean),
+        (f"{each.treatment} − {each.control}", each.said, count(each.labels), unit.difference(each.interval.mean),
          *(NONE if end is None else unit.signed(end) for end in (each.interval.low, each.interval.high)),
-         *([p_text(_q(each))] if corrected else []), str(len(each.pairs)),
+         *([p_text(each.q)] if corrected else []), str(len(each.pairs)),
          "yes" if each is comparison.primary else NONE)
         for each in comparison.contrasts
     )  # fmt: skip
