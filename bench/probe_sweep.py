@@ -50,7 +50,7 @@ def forward_seconds(given: list[str], answers: multiprocessing.Queue) -> None:
     from headswap.encoded import pad_token_id
     from headswap.hardware import start
     from headswap.model import join
-    from headswap.run import data_request
+    from headswap.run_data import data_request
     from headswap.seeds import Seeds
     from headswap.taskconfig import SpecialTokens
 

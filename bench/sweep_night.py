@@ -130,7 +130,7 @@ def scripts(flags: argparse.Namespace, settings: list[dict[str, str]], place: Pa
 def write_rows(given: list[str], place: Path) -> Path:
     """Write the very rows that headswap trains and scores on; return the body's folder."""
     from headswap import config as configuration
-    from headswap.run import data_request
+    from headswap.run_data import data_request
     from headswap.seeds import Seeds
 
     config = configuration.compose(given)

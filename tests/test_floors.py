@@ -9,7 +9,7 @@ FLOORS = {
     1: "tasks bodies heads strategies metrics trackers baselines",
     2: "frozen body_output cuts restart data encoded features bodyload tables arrow_cache model bodyconfig taskconfig warm_start architecture gates weights ledger hardware records engines sharding",
     3: "flops loop body_change movement training afterstep step checkpoint schedule evaluate modelcard",
-    4: "run baseline_run runlog tracking curve lineage worker warm elastic resume provenance summary",
+    4: "run run_data baseline_run runlog tracking curve lineage worker warm elastic resume provenance summary",
     5: "sweep study predict export embed launch pool ray_pool ray_task prepare stages verify screen transferability",
     6: "cli commands sweep_commands model_commands predict_commands screen_commands commandline hydra_app overview study_overview progress __main__",
 }

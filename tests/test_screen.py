@@ -13,7 +13,7 @@ from headswap.cli import main
 from headswap.config import build_plugs, compose
 from headswap.embed import Embedder
 from headswap.errors import ConfigError
-from headswap.run import data_request
+from headswap.run_data import data_request
 from headswap.screen_commands import body_names, composed_bodies
 from headswap.seeds import Seeds
 from headswap.transferability import h_score, log_me

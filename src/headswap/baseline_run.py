@@ -27,7 +27,7 @@ from headswap.fitted import Baseline, Columns, Fitted
 from headswap.hardware import cpu_name
 from headswap.provenance import provenance
 from headswap.records import RunFolder
-from headswap.run import data_facts, data_request, repeats_and_imbalance
+from headswap.run_data import data_facts, data_request, repeats_and_imbalance
 from headswap.runlog import Clock
 from headswap.seeds import Seeds
 from headswap.spine import Config

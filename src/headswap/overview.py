@@ -92,7 +92,7 @@ def run_plan(config: Config) -> Iterator[tuple[str, Any]]:
     from headswap.config import build_plugs
     from headswap.launch import folder_of
     from headswap.model import describe as counted
-    from headswap.run import data_request
+    from headswap.run_data import data_request
     from headswap.schedule import evaluation_steps, total_steps
     from headswap.seeds import Seeds
     from headswap.summary import rows_of

@@ -15,11 +15,11 @@ from typing import Any
 from headswap import config as configuration
 from headswap.answers import Scores
 from headswap.architecture import dice, role_names, split
+from headswap.baseline_run import run_baseline
 from headswap.body_change import measured
 from headswap.checkpoint import Checkpoints
-from headswap.checks import imbalance
 from headswap.config import Plugs
-from headswap.contracts import DataRequest, Splits
+from headswap.contracts import Splits
 from headswap.data import Batches, check_positions, make_batches, sample_texts
 from headswap.encoded import pad_token_id
 from headswap.errors import ConfigError, Diverged, RunError
@@ -37,6 +37,7 @@ from headswap.provenance import provenance
 from headswap.ranges import batch_faults
 from headswap.records import BODY_CHANGE, Onlooker, RunFolder, write_json
 from headswap.resume import continued, micro_batch_of, state_facts
+from headswap.run_data import data_facts, data_request, said_of
 from headswap.runlog import Clock, both, heard, settled
 from headswap.seeds import Seeds
 from headswap.sharding import fill, gathered
@@ -59,8 +60,6 @@ def run(config: Config, folder: RunFolder, report: Report, stop: Stop | None = N
     """
     plugs, report = configuration.build_plugs(config), heard(report)
     if plugs.baseline is not None:
-        from headswap.baseline_run import run_baseline  # here, since it reads this module's words about data
-
         return run_baseline(config, plugs, plugs.baseline, folder, report)
     return _trained(config, plugs, folder, report, stop or Stop())
 
@@ -152,10 +151,6 @@ def encoded(plugs: Plugs, config: Config, splits: Splits, seeds: Seeds) -> tuple
         _PROVED.clear()
         _PROVED[key] = tokenizer
     return _PROVED[key], make_batches(splits, plugs.task, _PROVED[key], config, seeds)
-
-
-def data_facts(splits: Splits) -> dict[str, Any]:
-    return {"fingerprint": splits.fingerprint, "labels": splits.labels.names, **rows_of(splits)}
 
 
 def _swapped(
@@ -288,20 +283,3 @@ def _told(folder: RunFolder, splits: Splits, hardware: Hardware) -> Iterator[Non
             with contextlib.suppress(RunError):  # a full disk: that it diverged matters more
                 write_json(folder / "diverged.json", {**error.facts, "rows": rows})
         raise
-
-
-def data_request(config: Config) -> DataRequest:
-    """Return what the configuration asks of the task's data."""
-    return DataRequest.of(config.data)
-
-
-def said_of(splits: Splits, batches: Batches) -> list[str]:
-    """Return what a person should know of the data: repeats dropped, uneven labels, rows cut short, unknown tokens."""
-    return [*repeats_and_imbalance(splits), *batches.notes["warnings"]]
-
-
-def repeats_and_imbalance(splits: Splits) -> list[str]:
-    """Return what a person should know of the rows themselves."""
-    dropped = sum(splits.notes.get("rows_dropped_as_repeats", {}).values())
-    uneven = imbalance(splits.labels.problem, splits.notes.get("class_counts", {}).get("train", {}))
-    return [*filter(None, (f"{dropped:,} repeated rows were left out" if dropped else None, uneven))]

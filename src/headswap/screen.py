@@ -31,7 +31,7 @@ from headswap.features import Extraction, extract, vectors
 from headswap.hashes import file_sha256
 from headswap.model import join
 from headswap.predict.folder import max_length as longest_input
-from headswap.run import data_request
+from headswap.run_data import data_request
 from headswap.seeds import Seeds
 from headswap.spine import Config
 from headswap.taskconfig import SpecialTokens

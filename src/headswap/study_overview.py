@@ -78,7 +78,7 @@ def _changes(changes: Any) -> str:
 def _test_rows(config: Config) -> int:
     """Return how many rows the runs are tested on; of a chain, those of its last stage."""
     from headswap.config import build_plugs
-    from headswap.run import data_request
+    from headswap.run_data import data_request
     from headswap.seeds import Seeds
 
     return len(build_plugs(config).task.load(data_request(config), Seeds(config.seed)).test)
