@@ -220,6 +220,7 @@ def test_recipes_and_numbers_of_seeds_that_differ_are_said(tmp_path):
     said = " ".join(found.warnings)
     assert "finetune is not set up alike in all studies (train.learning_rate)" in said
     assert "scratch is not" not in said
+    assert "Few seeds: with 3, a nominal 95 % interval of the probability covered" in said
     assert "Numbers of seeds differ (sst2 5, emotion 5, news 5, cola 3)" in said
 
 
