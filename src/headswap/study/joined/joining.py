@@ -181,7 +181,8 @@ def _warnings(studies: Sequence[StudyRead]) -> Iterator[str]:
         yield f"Exploratory: {which} with fewer than {PLANNED_SEEDS} paired seeds."
     alone = [each.label for each in studies if each.primary.scope == "seeds only" and each.primary.interval.known]
     if min(len(each.primary.pairs) for each in studies) <= FEW_SEEDS and len(studies) >= MINIMUM_TASKS:
-        yield f"Few seeds: with {FEW_SEEDS}, a nominal 95 % interval of the probability covered 92 to 93 % in simulations."
+        covered = "a nominal 95 % interval of the probability covered 92 to 93 % in our simulations"
+        yield f"Few seeds: with {FEW_SEEDS}, {covered}."
     if alone:
         yield f"Provisional: the interval of {_listed(alone)} is over seeds alone, the test rows taken as given."
     yield from _about_collapsed(studies)
