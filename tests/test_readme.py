@@ -18,6 +18,7 @@ from hydra.core.override_parser.types import Override
 from finished_runs import make_run
 from headswap import cli, commandline
 from headswap import config as configuration
+from headswap.commands import report_flags
 from headswap.errors import ConfigError
 from headswap.predict import Score
 from headswap.results import Labelled
@@ -110,7 +111,10 @@ def test_a_command_that_is_shown_parses_and_composes(page, command, monkeypatch)
         check_asking(verb, words, monkeypatch)
     elif verb in ("embed", "export"):
         check_using(verb, words, monkeypatch)
-    elif verb in ("report", "top"):
+    elif verb == "report":
+        flags = report_flags(words)
+        assert flags.folders and (len(flags.folders) > 1 or flags.out is None)
+    elif verb == "top":
         assert len(words) == 1
     elif verb == "sweep":
         check_sweep(words)

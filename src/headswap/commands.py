@@ -162,10 +162,7 @@ def report(words: Sequence[str]) -> int:
 
     from headswap.study import execute
 
-    parser = Parser(prog="headswap report", add_help=False, allow_abbrev=False)
-    parser.add_argument("folders", nargs="*", type=Path)
-    parser.add_argument("--out", type=Path)
-    flags = parser.parse_intermixed_args(list(words))
+    flags = report_flags(words)
     if len(flags.folders) > 1 or flags.out:
         return _joined(flags.folders, flags.out)
     folder = _only([str(each) for each in flags.folders], "report", "study folder or sweep folder, or several studies'")
@@ -182,6 +179,14 @@ def report(words: Sequence[str]) -> int:
     execute.show(found, Console())
     print(found.folder)
     return 0
+
+
+def report_flags(words: Sequence[str]) -> Any:
+    """Return the folders, and where their joined page goes."""
+    parser = Parser(prog="headswap report", add_help=False, allow_abbrev=False)
+    parser.add_argument("folders", nargs="*", type=Path)
+    parser.add_argument("--out", type=Path)
+    return parser.parse_intermixed_args(list(words))
 
 
 def _joined(folders: Sequence[Path], out: Path | None) -> int:
