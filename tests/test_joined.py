@@ -14,11 +14,10 @@ import pytest
 
 from headswap import cli
 from headswap.errors import ConfigError, RunError
-from headswap.study import execute
 from headswap.study.joined.aggregates import improvement, interquartile, interquartile_mean, stretch
 from headswap.study.joined.figures import figures
 from headswap.study.joined.joining import join
-from headswap.study.joined.page import publish, render
+from headswap.study.joined.page import default_folder, publish, render
 from headswap.study.joined.reading import read_studies
 from headswap.study.joined.verdict import title, verdict
 from headswap.study.traces import palettes
@@ -282,14 +281,13 @@ def test_folders_may_be_named_from_where_one_stands(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     relative = [folder.relative_to(tmp_path) for folder in folders]
     assert [len(each.primary.pairs) for each in read_studies(relative)] == [5, 5]
-    assert execute.remake(relative[0]).comparison.excluded == ()
 
 
 def listing(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
-def test_the_command_writes_three_files_and_leaves_the_studies_alone(five, tmp_path, capsys, monkeypatch):
+def test_the_command_writes_its_files_and_leaves_the_studies_alone(five, tmp_path, capsys, monkeypatch):
     two = five[:2]
     before = {folder: listing(folder) for folder in two}
     monkeypatch.setenv("COLUMNS", "200")
@@ -298,17 +296,20 @@ def test_the_command_writes_three_files_and_leaves_the_studies_alone(five, tmp_p
     out = capsys.readouterr().out
     assert re.search(r"sst2 +│ +400 │ +\d\d\.\d % │ +\d\d\.\d % │ +\+\d+\.\d pp \(\+.*\) │ better", out)
     assert out.rstrip().endswith(str(tmp_path / "all"))
-    assert sorted(path.name for path in (tmp_path / "all").iterdir()) == ["joined.csv", "joined.html", "joined.json"]
+    names = sorted(str(path.relative_to(tmp_path / "all")) for path in (tmp_path / "all").rglob("*.*"))
+    drawn = ["figures/forest.png", "figures/forest.svg"]
+    assert names == [*drawn, "joined.csv", "joined.html", "joined.json", "tables/forest.csv"]
     with pytest.raises(ConfigError, match="--out: not a folder"):
         cli.dispatch(["report", *map(str, two), "--out", str(tmp_path / "all" / "joined.csv")])
     assert cli.dispatch(["report", str(tmp_path / "all")]) == 0  # the same studies again
 
 
-def test_without_out_the_folder_is_named_by_the_studies_in_any_order(five, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    one, other = (publish(order)[1] for order in (five[:2], five[1::-1]))
-    assert one == other and re.fullmatch(r"outputs/joined-[0-9a-f]{8}", str(one))
-    assert publish(five[:3])[1] != one
+def test_without_out_the_folder_is_named_by_the_studies_in_any_order(joined):
+    first, second, third = (
+        default_folder(some) for some in (joined.studies[:2], joined.studies[1::-1], joined.studies[:3])
+    )
+    assert first == second != third
+    assert re.fullmatch(r"outputs/joined-[0-9a-f]{8}", str(first))
 
 
 def test_json_and_csv_hold_the_same_numbers_as_the_studies(five, joined, tmp_path):

@@ -19,6 +19,8 @@ from headswap.study.joined.reading import SUMMARY, StudyRead, read_studies
 from headswap.study.joined.verdict import title, verdict
 from headswap.study.page import Table, render_page, without_empty_columns
 from headswap.study.results import plain
+from headswap.study.sheets import write_tables
+from headswap.study.static import write_drawings
 from headswap.study.verdict import bracket
 
 PAGE, ROWS = "joined.html", "joined.csv"
@@ -26,7 +28,7 @@ TEMPLATE = Path(__file__).with_name("joined.html.j2")
 
 
 def publish(folders: Sequence[Path], out: Path | None = None) -> tuple[Joined, Path]:
-    """Join the studies of these folders and write joined.json, joined.csv and joined.html.
+    """Join the studies of these folders and write joined.json, joined.csv, joined.html, figures/ and tables/.
 
     Args:
         out: the folder that they are written into; without one, outputs/joined-HASH of these studies.
@@ -34,11 +36,22 @@ def publish(folders: Sequence[Path], out: Path | None = None) -> tuple[Joined, P
     if out is not None and out.exists() and not out.is_dir():
         raise ConfigError(f"--out: not a folder; found the file {out}; name a folder for the joined page")
     joined = join(read_studies(folders))
-    folder = out or Path("outputs") / f"joined-{_identity(joined.studies)}"
+    folder = out or default_folder(joined.studies)
     write_json(folder / SUMMARY, plain(_summary(joined, folder)))
     write_text(folder / ROWS, _csv(tables.plain_rows(joined, folder)))
-    write_text(folder / PAGE, render(joined, folder))
+    write_text(folder / PAGE, render(joined, folder, files=True))
+    drawn = figures(joined)
+    write_drawings(drawn, {}, folder)
+    write_tables({figure.name: figure.table for figure in drawn}, folder)
     return joined, folder
+
+
+def default_folder(studies: Sequence[StudyRead]) -> Path:
+    """Return outputs/joined-HASH, named by which runs are compared, in whatever order the studies were named."""
+    names = sorted(each.folder.resolve().name for each in studies)
+    pairs = sorted(Path(pair.treatment_folder).name for each in studies for pair in each.primary.pairs)
+    digest = hashlib.sha256("\n".join([*names, *pairs]).encode()).hexdigest()
+    return Path("outputs") / f"joined-{digest[:8]}"
 
 
 def show(joined: Joined, folder: Path, console: Any) -> None:
@@ -49,11 +62,12 @@ def show(joined: Joined, folder: Path, console: Any) -> None:
     console.print(f"report: {folder / PAGE}", markup=False, highlight=False, soft_wrap=True)
 
 
-def render(joined: Joined, folder: Path) -> str:
-    """Return the page as text, with links as they are from `folder`."""
+def render(joined: Joined, folder: Path, files: bool = False) -> str:
+    """Return the page as text, with links as they are from `folder`; with `files` to its drawings too."""
     return render_page(
         TEMPLATE,
         figures(joined),
+        files=files,
         title=title(joined),
         names=(joined.main.treatment, joined.main.control),
         total=f"{len(joined.studies)} {joined.nouns}",
@@ -81,13 +95,6 @@ def hero(joined: Joined) -> dict[str, str] | None:
         "big": unit.difference(gap.mean),
         "under": bracket(gap, unit).strip("()") or f"no interval: {gap.reason}",
     }
-
-
-def _identity(studies: Sequence[StudyRead]) -> str:
-    """Return 8 hex digits of which runs are compared, in whatever order the studies were named."""
-    names = sorted(each.folder.resolve().name for each in studies)
-    pairs = sorted(Path(pair.treatment_folder).name for each in studies for pair in each.primary.pairs)
-    return hashlib.sha256("\n".join([*names, *pairs]).encode()).hexdigest()[:8]
 
 
 def _summary(joined: Joined, folder: Path) -> dict[str, Any]:

@@ -148,7 +148,8 @@ def _plain_row(place: int, each: StudyRead, joined: Joined, folder: Path) -> dic
     for name in ("labels", "ratio", "low", "high", "bound_kind", "bound"):
         found[f"labels_saved_{name}"] = getattr(saving, name) if saving else None
     found["speed_ratio"] = speed.ratio.mean if speed and speed.ratio else None
-    found |= {"speed_reached": speed.reached if speed else None}
+    bound = speed.bounds.get("examples") if speed else None
+    found |= {"speed_bound": bound.low if bound else None, "speed_reached": speed.reached if speed else None}
     return found | {"folder": os.path.relpath(each.folder.resolve(), folder.resolve())}
 
 
@@ -178,7 +179,9 @@ def _speed_cells(study: StudyRead) -> tuple[str, ...]:
         return NONE, NONE, NONE, NONE
     reached = f"{speed.reached} of {plural(len(speed.arrivals), 'seed')}"
     if speed.ratio is None:
-        return "not in all seeds", _median(study, "control"), NONE, reached
+        bound = speed.bounds.get("examples")
+        least = NONE if bound is None or bound.low is None else f"≥ {times(bound.low)}"
+        return "not in all seeds", _median(study, "control"), least, reached
     least = "≥ " if speed.at_least else ""
     ratio = f"{least}{times(speed.ratio.mean)}"
     if speed.ratio.low is not None and speed.ratio.high is not None:
