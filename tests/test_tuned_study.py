@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import statistics
+from pathlib import Path
 
 import pytest
 
@@ -127,11 +128,14 @@ def test_more_trials_go_on_from_the_fewer_ones(study, table, tiny_body, root):
     assert found.arms[0].trials[:2] == read(study.folder).arms[1].trials and len(found.arms[0].trials) == 3
 
 
-def test_a_report_is_made_again_from_the_files_alone(study, root, tmp_path):
+def test_a_report_is_made_again_from_the_files_alone_also_by_a_relative_path(study, root, tmp_path, monkeypatch):
     shutil.copytree(root / "tiny", tmp_path / "moved")
     for sweep in (tmp_path / "moved").glob("tuning-*"):
         shutil.rmtree(sweep)
-    again = execute.remake(tmp_path / "moved" / study.folder.name)
+    monkeypatch.chdir(tmp_path)
+    again = execute.remake(Path("moved", study.folder.name))
+    assert again.comparison.excluded == ()
+    assert [each.scores for each in again.comparison.scores] == [each.scores for each in study.comparison.scores]
     assert again.comparison.tuning == study.comparison.tuning
     assert "at 20 rows" in again.report.read_text(encoding="utf-8")
 
@@ -174,7 +178,7 @@ def test_the_commands_plan_and_compare_list_the_trials_and_name_what_they_chose(
     assert dispatch(["plan", *words]) == 0
     before = capsys.readouterr().out
     assert before.count("to train  train.learning_rate=") == 4
-    assert "tuning finetune 20 rows" in before and "2, with the settings that tuning will choose" in before
+    assert "tuning finetune 20 rows" in before and "folders are known once the trials have ended" in before
     assert dispatch(["compare", *words]) == 0
     out = capsys.readouterr().out
     assert "tuning: 4 trials, 2 for each of finetune and scratch at 20 rows" in out

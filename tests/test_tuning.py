@@ -16,6 +16,7 @@ from headswap.study.figures import figures
 from headswap.study.plan import plan, study_folder
 from headswap.study.report import hero, render
 from headswap.study.results import compare
+from headswap.study.static import drawn as drawn_by_matplotlib
 from headswap.study.tables import design
 from headswap.study.tuned import Curve, arm_tuning, at_edge, nested, read, recipes
 from headswap.study.tuning import sweeps
@@ -133,6 +134,12 @@ def test_too_few_settings_for_equal_trials_are_refused(configured):
     made = dataclasses.replace(config.study.tuning, spaces=config.study.tuning.spaces | {"scratch": few})
     with pytest.raises(ConfigError, match=r"scratch: fewer settings than trials; found 6 for 8; widen the ranges"):
         sweeps(dataclasses.replace(config, study=dataclasses.replace(config.study, tuning=made)))
+
+
+def test_the_full_study_is_tuned_but_for_its_baselines():
+    made = sweeps(compose(["study=full", "study.tuning=fair"]))
+    arms = ["finetune", "probe", "lp_ft", "scratch", "scratch_long", "mean_var"]
+    assert [(each.arm, each.size) for each in made] == [(arm, size) for size in (1600, 400, 100) for arm in arms]
 
 
 def test_null_keeps_an_arms_given_values_and_a_baseline_needs_no_ranges(configured):
@@ -423,8 +430,10 @@ def test_the_page_has_the_tuned_settings_the_curves_and_the_rates(comparison):
     rates = drawn["rates"].plots[0]
     marks = [each for each in rates.data if each["mode"] == "markers"]
     assert marks[0]["x"] == sorted(float(rate) for rate, _ in FINETUNE)
-    assert max(marks[0]["y"]) == pytest.approx(80.0) and marks[0]["marker"]["size"].count(11) == 1
+    assert marks[1]["x"] == [2e-4] and marks[1]["y"] == pytest.approx([80.0])  # the chosen one, ringed
     assert len(drawn["tuning"].table.rows) == 12 and len(drawn["rates"].table.rows) == 12
+    for name in ("tuning", "rates"):
+        assert b"scratch" in drawn_by_matplotlib(drawn[name], {"finetune": 0, "scratch": 1})["svg"]
     page = render(found)
     assert "1e-4 to 0.003, log" in page and "Tuned settings" in page
 

@@ -27,6 +27,8 @@ def print_study(config: Config, flags: argparse.Namespace, console: Any, timed: 
         state = "finished" if cell.job.folder.finished else "to train"
         after = f", {cell.count - 1} more after it" if cell.count > 1 else ""
         _print(console, f"{cell.job.title:<32}", f"{state}  {cell.job.folder.path}{after}")
+    if made and tuning is None:
+        _print(console, "tuning", "the runs' settings and folders are known once the trials have ended; here: as given")
     for name, value in _lines(config, flags, cells):
         _print(console, name, value)
     console.print(_table(config, cells))

@@ -142,10 +142,8 @@ def _rates_at(arms: list[ArmTuning], comparison: Comparison) -> Plot:
         everything += points
         x, y = [point[0] for point in points], [point[1] for point in points]
         traces.append(line(x, y, f"@thin{index}", 1, DASHES[index]))
-        marks = line(x, y, f"@arm{index}", 1, "solid") | named(each.arm, index, f"%{{x:.2e}}: {unit.hover()}")
-        sizes, rings = [11 if chosen else 6 for *_, chosen in points], [2 if chosen else 0 for *_, chosen in points]
-        marker = {"symbol": SYMBOLS[index], "size": sizes, "color": f"@arm{index}"}
-        traces.append(marks | {"mode": "markers", "marker": marker | {"line": {"width": rings, "color": "@ink"}}})
+        chosen = [point[:2] for point in points if point[2]]
+        traces += [_marks(each.arm, index, points, unit), _marks(each.arm, index, chosen, unit, ringed=True)]
     layout = layout_of(300, "learning rate", f"validation {unit.title}")
     ends = log_range([rate for rate, *_ in everything])
     ticks = [float(f"{size}e{power}") for power in range(-8, 2) for size in (1, 3)]
@@ -153,6 +151,15 @@ def _rates_at(arms: list[ArmTuning], comparison: Comparison) -> Plot:
     layout["xaxis"] |= {"type": "log", "range": ends, "tickvals": shown, "ticktext": list(map(figure, shown))}
     layout["yaxis"] |= {"range": padded([score for _, score, _ in everything])}
     return Plot(_rows(arms[0].size, comparison), traces, layout)
+
+
+def _marks(arm: str, index: int, points: list, unit: Unit, ringed: bool = False) -> dict[str, Any]:
+    """Return an arm's trials as marks, or the chosen one, larger and ringed."""
+    x, y = [point[0] for point in points], [point[1] for point in points]
+    marks = line(x, y, f"@arm{index}", 1, "solid") | named(arm, index, f"%{{x:.2e}}: {unit.hover()}")
+    ring = {"line": {"width": 2, "color": "@ink"}} if ringed else {}
+    marker = {"symbol": SYMBOLS[index], "size": 11 if ringed else 6, "color": f"@arm{index}"} | ring
+    return marks | {"mode": "markers", "marker": marker}
 
 
 def _rate(trial: Any) -> float:
