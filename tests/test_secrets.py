@@ -12,9 +12,10 @@ import pytest
 from headswap import config as configuration
 from headswap.cli import main
 from headswap.composition import secrets_kept
-from headswap.config import build_plugs, compose, dump, identity, load
+from headswap.config import build_plugs, compose, dump, load
 from headswap.contracts import DataRequest, Splits
 from headswap.errors import ConfigError
+from headswap.identity import identity
 from headswap.overlays import overlay
 from headswap.placeholders import conceal, looks_secret, reveal
 from headswap.seeds import Seeds

@@ -250,7 +250,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, where libyaml is there
-        found = json.loads(text) if path.suffix == ".json" else yaml.load(text, loader)
+        found = json.loads(text) if path.suffix == ".json" else loader(text).get_single_data()
     except (OSError, ValueError, yaml.YAMLError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -153,7 +153,7 @@ def read_run(record: RunRecord) -> FinishedRun:
         record,
         result,
         *predicted,
-        LearningCurve(*np.empty((4, 0))) if no_steps else _curve(folder / "metrics.jsonl", result["primary"]),
+        LearningCurve(*np.empty((5, 0))) if no_steps else _curve(folder / "metrics.jsonl", result["primary"]),
         config,
         about,
         ledger,
