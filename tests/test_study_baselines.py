@@ -127,7 +127,7 @@ def test_a_baseline_can_be_the_treatment_or_the_control_once_it_is_declared(stud
     found = studied("study.treatment=finetune", "study.control=tfidf", "study.may_differ=[baseline]")
     statements = verdict(found.comparison)
     assert any(one.startswith("No speed is named: tfidf did not train in steps") for one in statements)
-    assert statements[-1].endswith("Of the pretrained body tfidf has nothing, its tokenizer included.")
+    assert statements[-1].endswith("of the pretrained body tfidf has nothing, its tokenizer included.")
     assert not any("Transfer hurt" in one for one in statements)
     both = studied("study.treatment=tfidf", "study.control=majority", "study.may_differ=[baseline]")
     assert both.comparison.primary is not None and "tfidf" in page_of(both)
