@@ -15,7 +15,7 @@ from headswap.records import read_json
 from headswap.sweep.confirm import confirm
 from headswap.sweep.execute import plan, sweep
 from headswap.sweep.findings import read
-from headswap.sweep.page import render
+from headswap.sweep.page import figures, render
 from headswap.sweep.show import print_findings
 from sweep_folders import FRESH, SPACE, found, plain, told, trial, written
 from test_report import without_plotly
@@ -97,6 +97,9 @@ def test_a_sweep_leaves_a_page_that_is_made_again_as_it_was(real, capsys):
     said = capsys.readouterr().out
     assert f"report: {made.folder / 'report.html'}" in said and "validation accuracy" in said
     assert (made.folder / "report.html").read_bytes() == page
+    drawn = {figure.name for figure in figures(read(made.folder))}
+    for place, ending in (("figures", "svg"), ("figures", "png"), ("tables", "csv")):
+        assert {path.stem for path in (made.folder / place).glob(f"*.{ending}")} == drawn
     (made.folder / "sweep.json").unlink()  # as after a kill: the journal has it all
     dispatch(["report", str(made.folder)])
     assert (made.folder / "report.html").read_bytes() == page

@@ -34,17 +34,21 @@ def publish(folder: Path, told: Mapping[str, Any]) -> Path:
 
 
 def draw(folder: Path) -> Path:
-    """Write trials.csv, report.html and its figures from what lies in the folder; return the page's path."""
+    """Write trials.csv and report.html from what lies in the folder; return the page's path."""
+    found = read(folder)
+    write_text(folder / ROWS, lists.trials_csv(found))
+    write_text(folder / PAGE, render(found))
+    return folder / PAGE
+
+
+def write_files(folder: Path) -> None:
+    """Write the page's figures as drawings, and their numbers as sheets: seconds that a sweep need not wait for."""
     from headswap.study.sheets import write_tables
     from headswap.study.static import write_drawings
 
-    found = read(folder)
-    write_text(folder / ROWS, lists.trials_csv(found))
-    write_text(folder / PAGE, render(found, files=True))
-    made = figures(found)
+    made = figures(read(folder))
     write_drawings(made, {}, folder)
     write_tables({figure.name: figure.table for figure in made}, folder)
-    return folder / PAGE
 
 
 def figures(found: Findings) -> list[Figure]:
@@ -62,14 +66,13 @@ def figures(found: Findings) -> list[Figure]:
     return [figure for figure in made if figure is not None]
 
 
-def render(found: Findings, files: bool = False) -> str:
-    """Return the page as text; with `files` it links to the figures that are to lie beside it."""
+def render(found: Findings) -> str:
+    """Return the page as text."""
     from headswap.study.page import render_page, without_empty_columns
 
     return render_page(
         TEMPLATE,
         figures(found),
-        files=files,
         title=title(found),
         name=found.name,
         hero=hero(found),

@@ -13,7 +13,7 @@ from headswap.sweep.axes import brief
 from headswap.sweep.execute import seen
 from headswap.sweep.findings import CONFIRMED, SEED, STATES, SUMMARY, Confirmed, Findings, findings
 from headswap.sweep.lists import spread_text
-from headswap.sweep.page import draw, publish
+from headswap.sweep.page import draw, publish, write_files
 from headswap.sweep.search import JOURNAL
 from headswap.sweep.summary import summary
 
@@ -27,14 +27,17 @@ def look(folder: Path) -> Findings:
 
 
 def redraw(folder: Path) -> Path:
-    """Make a sweep's report again, without training; from its journal where that knows more. Return the page's path.
+    """Make a sweep's report again, without training, with its figures as files; return the page's path.
 
+    From its journal where that knows more than sweep.json does.
     Raises RunError where the folder is no sweep's.
     """
     told, journal = folder / SUMMARY, folder / JOURNAL
     if journal.is_file() and (not told.is_file() or journal.stat().st_mtime_ns > told.stat().st_mtime_ns):
-        return publish(folder, summary(seen(folder)))
-    return draw(folder)
+        publish(folder, summary(seen(folder)))
+    page = draw(folder)
+    write_files(folder)
+    return page
 
 
 def print_findings(found: Findings, console: Any, count: int = 10) -> None:
