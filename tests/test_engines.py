@@ -144,8 +144,12 @@ def test_accelerate_launch_starts_the_processes_and_loses_their_exit_code(tmp_pa
     config = compose([*FSDP2, "hardware.num_processes=2"])
     (tmp_path / "accelerate.yaml").write_text(accelerate_yaml(config))
     (tmp_path / "stand_in.py").write_text(
-        "import json, os, sys\n"
-        "open(f'rank{os.environ[\"RANK\"]}.json', 'w').write(json.dumps([sys.argv[1:], dict(os.environ)]))\n"
+        "import json, os, sys, time\n"
+        "name = f'rank{os.environ[\"RANK\"]}.json'\n"
+        "open(f'{name}.new', 'w').write(json.dumps([sys.argv[1:], dict(os.environ)]))\n"
+        "os.replace(f'{name}.new', name)\n"
+        "while not (os.path.exists('rank0.json') and os.path.exists('rank1.json')):\n"  # one that ends ends the others
+        "    time.sleep(0.05)\n"
         "sys.exit(75)\n"
     )
     words = ["--config_file", "accelerate.yaml", "-m", "stand_in", "RUN"]
