@@ -16,10 +16,12 @@ from headswap import cli
 from headswap.errors import ConfigError, RunError
 from headswap.study.joined.aggregates import improvement, interquartile, interquartile_mean, stretch
 from headswap.study.joined.figures import figures
-from headswap.study.joined.joining import join
+from headswap.study.joined.joining import join, speed_of
 from headswap.study.joined.page import default_folder, publish, render
 from headswap.study.joined.reading import read_studies
+from headswap.study.joined.tables import speed_table
 from headswap.study.joined.verdict import title, verdict
+from headswap.study.speed import Bound
 from headswap.study.traces import palettes
 from joined_studies import TASKS, made_of, studies_of, study_of
 from test_report import _painted, dumped, probed, told, without_plotly
@@ -269,6 +271,23 @@ def test_a_study_whose_runs_are_gone_is_refused(five, tmp_path):
     for run in tmp_path.glob("sst2-minilm-scratch-*"):
         shutil.rmtree(run)
     assert "has nothing to join; found: Nothing to compare: only finetune has finished runs" in refused(five[1], made)
+
+
+def test_a_treatment_that_was_there_when_first_looked_at_did_get_there(joined):
+    """Its time is known from above alone, so there is a bound and no factor; that is not the same as not in all seeds."""
+    study = joined.studies[0]
+    speed = speed_of(study)
+    total = len(speed.arrivals)
+
+    def row(**changes):
+        changed = dataclasses.replace(speed, ratios={}, bounds={"examples": Bound(3.0, 2.0, 0.95, total)}, **changes)
+        comparison = dataclasses.replace(study.comparison, convergence=(changed,))
+        studies = (dataclasses.replace(study, comparison=comparison), *joined.studies[1:])
+        return speed_table(dataclasses.replace(joined, studies=studies)).rows[0][-4:]
+
+    needed, _, fewer, reached = row(at_least=True, reached=total)
+    assert needed.startswith("≤ ") and (fewer, reached) == ("≥ 2×", f"{total} of {total} seeds")
+    assert row(at_least=True, reached=total - 1)[0] == "not in all seeds"
 
 
 def test_stretch_is_that_of_few_seeds():

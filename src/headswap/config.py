@@ -273,10 +273,15 @@ def load(path: Path) -> Config:
         raise ConfigError(f"{path}: cannot be read as a configuration; found {error}; remake the run") from error
 
 
+def parsed(text: str) -> Any:
+    """Return what YAML says, plain values alone: ten times sooner where libyaml is there. Raises yaml.YAMLError."""
+    return getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text).get_single_data()
+
+
 def read(text: str, where: str) -> Config:
     """Return the configuration that `dump` made a text of; `where` is what an error calls it."""
     try:
-        tree = yaml.safe_load(text)
+        tree = parsed(text)
     except yaml.YAMLError as error:
         found = " ".join(str(error).split())
         raise ConfigError(f"{where}: cannot be read as a configuration; found {found}; remake the run") from error

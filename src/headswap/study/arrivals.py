@@ -11,6 +11,7 @@ from headswap.spine import StudyConfig
 from headswap.study.page import NONE, Figure, Plot, Table
 from headswap.study.runs import FinishedRun, LearningCurve
 from headswap.study.speed import HITS, arrival_index
+from headswap.study.summaries import upward
 from headswap.study.traces import SYMBOLS, arm_index, layout_of, line, log_ticks, safe
 from headswap.study.units import Unit, count, plural
 
@@ -66,10 +67,9 @@ def _arrived(run: FinishedRun, control: FinishedRun) -> Arrived | None:
 
 def _seen(run: FinishedRun) -> LearningCurve:
     """Return a run's curve from its first step on, turned so that more is better."""
-    sign, kept = (1.0 if run.greater_is_better else -1.0), run.curve.examples > 0
-    curve = run.curve
-    parts = {field.name: getattr(curve, field.name) for field in dataclasses.fields(curve)}
-    return LearningCurve(**{name: (sign * each if name == "scores" else each)[kept] for name, each in parts.items()})
+    curve = upward(run)
+    kept = curve.examples > 0
+    return LearningCurve(*(getattr(curve, field.name)[kept] for field in dataclasses.fields(curve)))
 
 
 def middle(runs: Sequence[Arrived]) -> Arrived:

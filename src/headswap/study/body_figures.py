@@ -11,8 +11,7 @@ from headswap.study.page import NONE, Figure, Plot, Table
 from headswap.study.results import Comparison
 from headswap.study.statistics import Interval
 from headswap.study.traces import DASHES, arm_index, band, layout_of, line, log_range, margin_band, named
-from headswap.study.units import Unit, count, plural
-from headswap.study.verdict import percent
+from headswap.study.units import Unit, count, percent, plural
 
 CHANGE, ALIKE = Unit("relative_change"), Unit("cka")
 BANDS = 4  # with more arms, treatment and control alone have a band

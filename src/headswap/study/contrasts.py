@@ -13,7 +13,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from headswap.answers import Summed
 from headswap.contracts import Metric
@@ -116,11 +115,8 @@ def contrast(pairs: Sequence[Pair], study: StudyConfig, metric: Metric | None = 
 
 def corrected(contrasts: Sequence[Contrast], primary: Contrast | None) -> tuple[Contrast, ...]:
     """Give every contrast but the primary its q, over all that have a p: the primary was declared beforehand."""
-    p_values = {place: each.interval.p_value() for place, each in enumerate(contrasts) if each is not primary}
-    family = {place: p_value for place, p_value in p_values.items() if p_value is not None}
-    found = stats.false_discovery_control(list(family.values())) if family else ()
-    q_values = dict(zip(family, map(float, found), strict=True))
-    return tuple(replace(each, q=q_values.get(place)) for place, each in enumerate(contrasts))
+    found = statistics.q_values([None if each is primary else each.interval.p_value() for each in contrasts])
+    return tuple(replace(each, q=q) for each, q in zip(contrasts, found, strict=True))
 
 
 def outcome(interval: Interval, fair: Equivalence | None, greater_is_better: bool) -> Outcome:

@@ -7,17 +7,17 @@ change after that, an `auto` may come to something else on another machine, and 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
+from headswap.config import parsed
 from headswap.errors import RunError
 from headswap.identity import read_keys
-from headswap.records import METRICS
+from headswap.records import METRICS, read_json, read_jsonl
 from headswap.spine import StudyConfig
 from headswap.study.plan import declared
 from headswap.study.runs import RunRecord, flatten
@@ -132,7 +132,7 @@ def audit(records: Sequence[RunRecord], study: StudyConfig, tuning: Mapping[str,
         keys |= dict.fromkeys(facts.keys() & partner[1].keys() if main else ())
         for each in unlike:
             at = each.key, arm, each.standing
-            found[at] = each if at not in found else _once_more(found[at])
+            found[at] = each if at not in found else replace(found[at], pairs=found[at].pairs + 1)
     return Audit(pairs, tuple(sorted(keys)), tuple(found.values()))
 
 
@@ -175,10 +175,9 @@ def _evaluations(path: Path, result: Mapping[str, Any]) -> dict[str, Any]:
     """Return how often validation was scored, and when, as shares of the run; nothing of one that ended early."""
     if not path.is_file() or result.get("stopped_early") or not result.get("steps"):
         return {}
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if '"validation"' in line]
     try:
-        steps = sorted({json.loads(line)["step"] for line in lines})
-    except (ValueError, KeyError, TypeError):
+        steps = sorted({line["step"] for line in read_jsonl(path) if line["kind"] == "validation"})
+    except (RunError, KeyError, TypeError):
         return {}
     shares = [round(step / result["steps"], 4) for step in steps]
     return {"evaluations": len(steps), "evaluation steps": (result["steps"], shares)}
@@ -224,10 +223,6 @@ def _refuse(pair: tuple[RunRecord, RunRecord], odd: Sequence[Difference]) -> Non
     )
 
 
-def _once_more(known: Difference) -> Difference:
-    return Difference(known.key, known.treatment, known.control, known.values, known.pairs + 1, known.standing)
-
-
 def _few(words: Sequence[str], most: int = 4) -> str:
     more = f" and {len(words) - most} more" if len(words) > most else ""
     return f"{', '.join(words[:most])}{more}"
@@ -248,9 +243,7 @@ def _short(value: Any) -> str:
 def _read(path: Path) -> dict[str, Any]:
     """Return a JSON or YAML object; nothing where there is none: runs.py says what is damaged."""
     try:
-        text = path.read_text(encoding="utf-8")
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, where libyaml is there
-        found = json.loads(text) if path.suffix == ".json" else loader(text).get_single_data()
-    except (OSError, ValueError, yaml.YAMLError):
+        found = read_json(path) if path.suffix == ".json" else parsed(path.read_text(encoding="utf-8"))
+    except (RunError, OSError, ValueError, yaml.YAMLError):
         return {}
     return found if isinstance(found, dict) else {}

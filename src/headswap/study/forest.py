@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 from headswap.study.contrasts import Contrast
 from headswap.study.page import NONE, Figure, Plot, Table
-from headswap.study.tables import p_text
 from headswap.study.traces import SYMBOLS, arm_index, interval_row, list_layout, safe
-from headswap.study.units import Unit, count, percent, plural
+from headswap.study.units import Unit, count, p_text, percent, plural
 
 if TYPE_CHECKING:
     from headswap.study.results import Comparison

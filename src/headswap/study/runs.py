@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import yaml
 from numpy.typing import NDArray
 
+from headswap.config import parsed
 from headswap.errors import RunError
 from headswap.identity import read_keys
 from headswap.layers import layers
@@ -249,7 +250,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _yaml(path: Path) -> dict[str, Any]:
     try:
-        node = yaml.safe_load(_text(path)) or {}
+        node = parsed(_text(path)) or {}
     except yaml.YAMLError as fault:
         raise RunError(f"{path}: not YAML; {_line(fault)}; run it again with output.reuse=false") from fault
     if not isinstance(node, dict):

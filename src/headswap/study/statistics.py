@@ -9,7 +9,7 @@ bootstrap interval covers 84 %.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -174,6 +174,13 @@ def mcnemar(treatment: ArrayLike, control: ArrayLike) -> McNemar:
     alone = int((first & ~second).sum()), int((second & ~first).sum())
     p_value = stats.binomtest(alone[0], sum(alone)).pvalue if sum(alone) else 1.0
     return McNemar(*alone, float(p_value))
+
+
+def q_values(p_values: Sequence[float | None]) -> tuple[float | None, ...]:
+    """Return the Benjamini-Hochberg q of each p over all that are known; None where there is no p."""
+    known = [p_value for p_value in p_values if p_value is not None]
+    found = iter(stats.false_discovery_control(known).tolist() if known else ())
+    return tuple(None if p_value is None else next(found) for p_value in p_values)
 
 
 def pair_correlation(treatment: ArrayLike, control: ArrayLike) -> float | None:

@@ -128,7 +128,8 @@ def mean_curve(runs: list[FinishedRun], confidence: float) -> Curve | None:
     )
 
 
-def _upward(run: FinishedRun) -> LearningCurve:
+def upward(run: FinishedRun) -> LearningCurve:
+    """Return a run's curve turned so that more is better."""
     sign = 1.0 if run.greater_is_better else -1.0
     return dataclasses.replace(run.curve, scores=sign * run.curve.scores)
 
@@ -137,7 +138,7 @@ def speed_of_learning(groups: Groups, study: StudyConfig) -> tuple[Convergence, 
     found = []
     for (arm, size), runs in groups.items():
         pairs = paired(runs, groups.get((study.control, size), [])) if arm == study.treatment else []
-        curves = [(first.seed, _upward(first), _upward(second)) for first, second in pairs]
+        curves = [(first.seed, upward(first), upward(second)) for first, second in pairs]
         found.append(convergence(size, runs[0].labelled_rows, curves, study.confidence) if curves else None)
     return tuple(filter(None, found))
 

@@ -15,8 +15,7 @@ from headswap.study.joined.verdict import metrics_text, probability
 from headswap.study.page import NONE, Figure, Plot, Table
 from headswap.study.statistics import Interval
 from headswap.study.traces import layout_of, line, margin_band
-from headswap.study.units import Unit, number
-from headswap.study.verdict import bracket, percent
+from headswap.study.units import Unit, bracket, number, percent
 
 ROW = 46
 Row = tuple[str, Interval, str]

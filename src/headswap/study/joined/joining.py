@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from headswap.study.contrasts import Contrast
 from headswap.study.curves import Convergence, LabelsSaved
@@ -25,9 +24,9 @@ from headswap.study.joined.aggregates import (
 )
 from headswap.study.joined.reading import NOUNS, StudyRead
 from headswap.study.runs import flatten
-from headswap.study.statistics import Interval
-from headswap.study.units import Unit
-from headswap.study.verdict import percent, shown_saving
+from headswap.study.statistics import Interval, q_values
+from headswap.study.units import Unit, percent
+from headswap.study.verdict import shown_saving
 
 FEW_SEEDS = 3
 OUTCOMES = ("better", "worse", "equivalent", "not settled")
@@ -113,7 +112,7 @@ def join(studies: Sequence[StudyRead]) -> Joined:
         for found in sets.values()
         if all(each is not None for each in found)
     ]
-    adjusted = _adjusted([each.primary for each in studies])
+    adjusted = q_values([each.primary.interval.p_value() for each in studies])
     return Joined(tuple(studies), confidence, adjusted, tuple(aggregates), left_out, tuple(_warnings(studies)))
 
 
@@ -154,15 +153,6 @@ def _aggregate(
 def _sample(contrast: Contrast) -> Sample:
     pairs = contrast.pairs
     return np.array([pair.treatment for pair in pairs]), np.array([pair.control for pair in pairs])
-
-
-def _adjusted(primaries: Sequence[Contrast]) -> tuple[float | None, ...]:
-    values = [each.interval.p_value() for each in primaries]
-    known = [value for value in values if value is not None]
-    if not known:
-        return tuple(values)
-    adjusted = iter(stats.false_discovery_control(known, method="bh").tolist())
-    return tuple(None if value is None else next(adjusted) for value in values)
 
 
 def _not_averaged(study: StudyRead) -> str:

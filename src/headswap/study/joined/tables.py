@@ -17,9 +17,8 @@ from headswap.study.joined.joining import OUTCOMES, Aggregate, Joined, saving_of
 from headswap.study.joined.reading import StudyRead
 from headswap.study.joined.verdict import probability
 from headswap.study.page import NONE, Table
-from headswap.study.tables import ends, p_text
-from headswap.study.units import Unit, count, plural, rough, times
-from headswap.study.verdict import percent
+from headswap.study.tables import ends
+from headswap.study.units import Unit, count, p_text, percent, plural, rough, times
 
 
 def main_table(joined: Joined, folder: Path) -> Table:
@@ -178,15 +177,17 @@ def _speed_cells(study: StudyRead) -> tuple[str, ...]:
     if speed is None:
         return NONE, NONE, NONE, NONE
     reached = f"{speed.reached} of {plural(len(speed.arrivals), 'seed')}"
+    needed = f"{'≤ ' if speed.at_least else ''}{_median(study, 'treatment')}"
+    if speed.reached < len(speed.arrivals):
+        needed = "not in all seeds"
     if speed.ratio is None:
         bound = speed.bounds.get("examples")
         least = NONE if bound is None or bound.low is None else f"≥ {times(bound.low)}"
-        return "not in all seeds", _median(study, "control"), least, reached
-    least = "≥ " if speed.at_least else ""
-    ratio = f"{least}{times(speed.ratio.mean)}"
+        return needed, _median(study, "control"), least, reached
+    ratio = times(speed.ratio.mean)
     if speed.ratio.low is not None and speed.ratio.high is not None:
         ratio += f" ({rough(speed.ratio.low)}–{rough(speed.ratio.high)})"
-    return f"{'≤ ' if least else ''}{_median(study, 'treatment')}", _median(study, "control"), ratio, reached
+    return needed, _median(study, "control"), ratio, reached
 
 
 def _median(study: StudyRead, arm: str) -> str:

@@ -11,8 +11,7 @@ from collections.abc import Iterator, Mapping
 from headswap.study.joined.aggregates import MINIMUM_TASKS
 from headswap.study.joined.joining import Joined
 from headswap.study.statistics import Interval
-from headswap.study.units import Unit, number, plural
-from headswap.study.verdict import bracket, percent
+from headswap.study.units import Unit, bracket, number, percent, plural
 
 
 def verdict(joined: Joined) -> list[str]:
