@@ -23,7 +23,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
+from headswap import config as configuration
+from scripted import run_script, write_rows
+
 SPACE = (
     "sweep.space.train.learning_rate=tag(log,interval(1e-5,1e-3))",
     "sweep.space.train.weight_decay=interval(0,0.1)",
@@ -117,31 +119,12 @@ def in_training(root: Path) -> int | None:
 
 def scripts(flags: argparse.Namespace, settings: list[dict[str, str]], place: Path) -> float:
     """Run the settings as Trainer scripts, one after another; return the wall seconds."""
-    body = write_rows(words(flags, place), place)
+    body = write_rows(configuration.compose(words(flags, place)), place)
     started = time.perf_counter()
     for each in settings:
         given = [f"--{key.removeprefix('train.').replace('_', '-')}={word}" for key, word in each.items()]
-        given += ["--probe"] if flags.probe else []
-        script = [sys.executable, str(HERE / "trainer_trial.py"), f"--rows={place}", f"--body={body}", *given]
-        subprocess.run(script, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        run_script(place, body, [*given, *(["--probe"] if flags.probe else [])])
     return time.perf_counter() - started
-
-
-def write_rows(given: list[str], place: Path) -> Path:
-    """Write the very rows that headswap trains and scores on; return the body's folder."""
-    from headswap import config as configuration
-    from headswap.run_data import data_request
-    from headswap.seeds import Seeds
-
-    config = configuration.compose(given)
-    plugs = configuration.build_plugs(config)
-    splits = plugs.task.load(data_request(config), Seeds(config.seed))
-    ids = {name: number for number, name in enumerate(splits.labels.names)}
-    for split in ("train", "validation", "test"):
-        rows: Any = splits.of(split)
-        lines = [json.dumps({"text": row["text"], "label": ids.get(row["label"], row["label"])}) for row in rows]
-        (place / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return plugs.body.locate(weights=True).folder
 
 
 def main() -> None:

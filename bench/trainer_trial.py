@@ -24,9 +24,9 @@ from datasets import Dataset
 from sklearn.metrics import accuracy_score
 
 
-def rows_of(folder: Path, split: str, tokenizer: Any) -> Any:
+def rows_of(folder: Path, split: str, tokenizer: Any, length: int) -> Any:
     lines = [json.loads(line) for line in (folder / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()]
-    encoded = tokenizer([line["text"] for line in lines], truncation=True, max_length=128)
+    encoded = tokenizer([line["text"] for line in lines], truncation=True, max_length=length)
     return Dataset.from_dict({**encoded, "labels": [line["label"] for line in lines]})
 
 
@@ -42,13 +42,24 @@ def main() -> None:
     parser.add_argument("--weight-decay", type=float, required=True)
     parser.add_argument("--batch-size", type=int, required=True)
     parser.add_argument("--epochs", type=float, default=3)
+    parser.add_argument("--max-length", type=int, default=128)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--scratch", action="store_true", help="random weights in place of the pretrained ones")
     parser.add_argument("--probe", action="store_true", help="train the head alone")
     flags = parser.parse_args()
-    transformers.set_seed(0)
+    transformers.set_seed(flags.seed)
     tokenizer = transformers.AutoTokenizer.from_pretrained(flags.body)
-    splits: dict[str, Any] = {split: rows_of(flags.rows, split, tokenizer) for split in ("train", "validation", "test")}
-    model = transformers.AutoModelForSequenceClassification.from_pretrained(
-        flags.body, num_labels=len(set(splits["train"]["labels"])), dtype=torch.float32
+    splits: dict[str, Any] = {
+        split: rows_of(flags.rows, split, tokenizer, flags.max_length) for split in ("train", "validation", "test")
+    }
+    auto, labels = (
+        transformers.AutoModelForSequenceClassification,
+        1 + max(max(each["labels"]) for each in splits.values()),
+    )
+    model: Any = (
+        auto.from_config(transformers.AutoConfig.from_pretrained(flags.body, num_labels=labels), dtype=torch.float32)
+        if flags.scratch
+        else auto.from_pretrained(flags.body, num_labels=labels, dtype=torch.float32)
     )
     if flags.probe:
         model.base_model.requires_grad_(False)
@@ -60,7 +71,7 @@ def main() -> None:
             warmup_steps=0.1, eval_strategy="epoch", save_strategy="epoch", load_best_model_at_end=True,
             metric_for_best_model="accuracy", save_total_limit=1, save_only_model=True, report_to="none",
             use_cpu=True, bf16=bf16, dataloader_pin_memory=False, disable_tqdm=True, optim="adamw_torch_fused",
-            train_sampling_strategy="group_by_length", seed=0,
+            train_sampling_strategy="group_by_length", seed=flags.seed,
         )  # fmt: skip
         trainer = transformers.Trainer(
             model, arguments, train_dataset=splits["train"], eval_dataset=splits["validation"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -223,3 +224,39 @@ def test_what_is_found_beside_the_verdict_is_saved(tmp_path):
     assert saved["further"]["roles"]["own"] == "self_pretrained"
     assert saved["further"]["attribution"]["parts"][0]["ingredient"] == "self_pretraining"
     assert saved["contrasts"][-1]["q"] is not None
+
+
+@pytest.mark.parametrize(
+    ("level", "words"),
+    [
+        (0.72, r"finetune is still better by \+\d+\.\d pp \(\+\d+\.\d to \+\d+\.\d\)"),
+        (0.95, r"that is better than finetune \(\N{MINUS SIGN}\d+\.\d pp \(.*\)\)"),
+        (0.84, r"finetune against that is not settled \(.*\)"),
+    ],
+)
+def test_a_control_with_more_steps_says_whether_it_only_lacked_time(tmp_path, level, words):
+    found = compare(patient(tmp_path, level, rate=5e-4), STUDY, {})
+    assert found.further.longer == ("patient", 4)
+    score = found.score_of("patient", 400)
+    assert score is not None
+    said = "".join(each for each in [*verdict(found), *beside(found)] if each.startswith("With"))
+    assert re.fullmatch(rf"With 4× the steps of scratch, patient reaches {100 * score.mean:.1f} %: {words}\.", said)
+    assert ("finetune", "patient") in {(each.treatment, each.control) for each in found.further.contrasts}
+
+
+def test_an_arm_with_more_steps_and_another_rate_is_no_longer_control(tmp_path):
+    assert compare(patient(tmp_path, 0.72, rate=7e-4), STUDY, {}).further.longer is None
+
+
+def patient(folder: Path, level: float, rate: float) -> list[RunRecord]:
+    """Make a study with a third arm: random weights, four times the control's steps, its peak learning rate `rate`."""
+    levels = {"finetune": 0.84, "scratch": 0.70, "patient": level}
+    records = isolating(make_study(folder, made(levels, epochs={"patient": 16})))
+    for record in records:
+        path = record.folder / "config.yaml"
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if record.arm == "patient":
+            config["body"]["init"] = "random"
+            config["train"] |= {"epochs": 48, "learning_rate": rate}
+        path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    return records

@@ -177,6 +177,21 @@ def test_a_plan_says_arms_runs_and_power_and_a_dry_run_of_compare_the_same(capfd
     assert not (tmp_path / "outputs").exists()
 
 
+@pytest.mark.parametrize("command", ["plan", "compare"])
+@pytest.mark.parametrize(
+    "asked",
+    [("[20,9000]", "9000 rows; data.train_rows: more rows asked than there are"), ("[2,20]", "2 rows;")],
+)
+def test_a_size_that_the_data_do_not_have_is_refused_before_anything_trains(
+    capfd, table, tiny_body, tmp_path, command, asked
+):
+    given = [*words_of(table, tiny_body, tmp_path / "outputs"), f"study.sizes={asked[0]}", "study.seeds=2"]
+    code, _, errors = called(capfd, command, *given)
+    assert code == 2
+    assert errors.startswith(f"headswap: study.sizes: the data have no such {asked[1]}")
+    assert not (tmp_path / "outputs").exists()
+
+
 def test_a_timed_plan_runs_short_probes_and_leaves_nothing(capfd, table, tiny_body, tmp_path):
     """The first arm has a finished run, which tells its cost."""
     given = [

@@ -24,6 +24,15 @@ def test_evaluations_are_log_spaced_and_end_with_the_last_step():
     assert evaluation_steps(TrainConfig(evaluate_every=20), 50) == [20, 40, 50]
 
 
+def test_a_short_run_is_scored_as_often_as_a_long_one_as_far_as_it_has_steps():
+    assert evaluation_steps(TrainConfig(evaluations=5), 6) == [1, 2, 3, 4, 6]
+    for count in range(2, 20):
+        for total in range(1, 100):
+            steps = evaluation_steps(TrainConfig(evaluations=count), total)
+            assert len(steps) == min(count, total)
+            assert steps[-1] == total
+
+
 def test_the_rate_climbs_to_its_peak_and_falls_to_almost_nothing():
     assert [round(rate_factor(step, 10, Schedule("linear", 0.2)), 4) for step in range(10)] == [
         0.5, 1.0, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125,

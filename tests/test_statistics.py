@@ -212,6 +212,13 @@ def test_labels_are_read_off_the_curve_in_log_labels():
     assert np.isinf(labels_for(np.array([0.4, 0.95]), np.array([0.5, 0.7, 0.9]), logs)).all()
 
 
+def test_arms_that_learn_nothing_save_no_labels():
+    flat = np.full((5, 3), 0.5)
+    for each in labels_saved(flat, flat, np.array([100.0, 400.0, 1600.0])):
+        assert (each.ratio, each.low, each.settled) == (None, None, False)
+        assert each.bound_kind == "at most"
+
+
 def arms(saving: float, deviation: float, dice: np.random.Generator, seeds: int = 5) -> tuple[np.ndarray, np.ndarray]:
     """Draw two arms whose score is 0.1 a doubling of labels; the treatment has `saving` times the labels."""
     rise = 0.1 * np.log2(np.array([100, 200, 400, 800, 1600]) / 100)

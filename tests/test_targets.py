@@ -140,6 +140,13 @@ def test_the_teacher_forced_loss_is_the_models_own(family):
     own = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=batch["labels"]).loss
     torch.testing.assert_close(loss(output, batch) / loss.weight(batch), own)
     assert loss.weight(batch) == sum(map(len, made.encode(ROWS, tokenizer, 32)["labels"]))
+    with torch.inference_mode():
+        sums = np.stack([row[:3] for row in task(label_smoothing=0.3).observe(model, batch, output)])
+    assert sums[:, 0].sum() / sums[:, 2].sum() == pytest.approx(own.item(), rel=1e-6)
+    assert sums[:, 2].tolist() == [len(row) for row in made.encode(ROWS, tokenizer, 32)["labels"]]
+    best = output.logits.argmax(-1) == batch["labels"]
+    assert sums[:, 1].tolist() == best.sum(1).tolist()
+    assert [row[:3].tolist() for row in made.observe(model, batch, None)] == [[0, 0, 0]] * 4
 
 
 def test_the_loss_of_a_model_that_shifts_inside_is_its_own_too():

@@ -1,5 +1,6 @@
 """A study that tunes its arms first: nothing is trained twice, a stop loses nothing, no test score is chosen by."""
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -138,6 +139,25 @@ def test_a_report_is_made_again_from_the_files_alone_also_by_a_relative_path(stu
     assert [each.scores for each in again.comparison.scores] == [each.scores for each in study.comparison.scores]
     assert again.comparison.tuning == study.comparison.tuning
     assert "at 20 rows" in again.report.read_text(encoding="utf-8")
+
+
+def test_the_audit_takes_the_tuned_keys_as_declared_and_counts_the_trials(study, monkeypatch):
+    config, records = execute.read(study.folder)
+    undeclared = dataclasses.replace(
+        config, study=dataclasses.replace(config.study, may_differ=["body.init", "train.epochs"])
+    )
+    asked, audit = [], execute.audit
+
+    def heard(runs, design, trials):
+        asked.append((design.may_differ, trials))
+        return audit(runs, design, trials)
+
+    monkeypatch.setattr(execute, "audit", heard)
+    assert "tuning trials" in execute.compared(undeclared, study.folder, records).audit.keys
+    ((declared, trials),) = asked
+    assert trials == {"finetune": 2, "scratch": 2}
+    assert set(declared) == {"body.init", "train.epochs"}.union(*(each.chosen for each in read(study.folder).arms))
+    assert RATE in declared
 
 
 def test_an_arms_trials_have_a_page_and_are_listed_by_top(study, root, capsys):

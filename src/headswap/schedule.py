@@ -23,13 +23,18 @@ def total_steps(train: TrainConfig, steps_per_epoch: int) -> int:
 def evaluation_steps(train: TrainConfig, total: int) -> list[int]:
     """Return the steps after which validation is scored, ascending, the last step always among them.
 
-    Log-spaced from 1, because learning curves are read on a log axis; or every `train.evaluate_every` steps.
+    Log-spaced from 1, because learning curves are read on a log axis; or every `train.evaluate_every` steps. Marks that
+    would fall on one step move up, so that a short run has as many chances as a long one, as far as it has steps.
     """
     if train.evaluate_every:
         marks = list(range(train.evaluate_every, total + 1, train.evaluate_every))
     else:
-        marks = np.geomspace(1, total, train.evaluations).round().astype(int).tolist() if train.evaluations > 1 else []
-    return sorted({*marks, total})
+        spaced = (
+            np.geomspace(1, total, train.evaluations).round().astype(int) if train.evaluations > 1 else np.array([])
+        )
+        numbers = np.arange(len(spaced))
+        marks = (np.maximum.accumulate(spaced - numbers) + numbers).tolist()
+    return sorted({*(mark for mark in marks if mark < total), total})
 
 
 def spans(phases: Sequence[Phase], total: int) -> list[tuple[int, int]]:

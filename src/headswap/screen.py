@@ -274,7 +274,11 @@ def _identity(body: Any, files: BodyFiles, seed: int, encoded: Encoded) -> dict[
     for name in ("input_ids", "token_type_ids"):
         for part in encoded.columns.get(name, ()):
             texts.update(np.ascontiguousarray(part).tobytes())
-    fields = {name: value for name, value in dataclasses.asdict(body).items() if name not in _PLACES}
+    fields = {
+        name: value
+        for name, value in dataclasses.asdict(body).items()
+        if name.removeprefix("tokenizer_") not in _PLACES
+    }
     return {
         "body": repr(sorted(fields.items())),
         "weights": [file_sha256(file) for file in files.weights],

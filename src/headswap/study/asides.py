@@ -8,7 +8,7 @@ from headswap.study.attribution import Ingredient, Part
 from headswap.study.contrasts import DIFFERENT, Contrast
 from headswap.study.results import Comparison
 from headswap.study.statistics import Interval
-from headswap.study.units import Unit, bracket, count, p_text, seconds
+from headswap.study.units import Unit, bracket, count, p_text, seconds, times
 
 _INGREDIENTS: dict[Ingredient, str] = {
     "self_pretraining": "self-pretraining on your own text ({arm}) gives {gap}",
@@ -58,6 +58,29 @@ def cheaply(comparison: Comparison) -> list[str]:
     said = [_beaten(arm, each, sign, comparison) for arm, each, sign in rivals if each is not None]
     spent = f" in {seconds(score.seconds['total'])}" if score.seconds.get("total") else ""
     return [f"The baseline {name} reaches {unit.score(score.mean)}{spent}: {', '.join(said)}."] if said else []
+
+
+def in_time(comparison: Comparison) -> list[str]:
+    """Say whether the control only lacks time, where an arm is the control with more steps."""
+    primary, longer = comparison.primary, comparison.further.longer
+    if primary is None or longer is None:
+        return []
+    arm, ratio = longer
+    score = comparison.score_of(arm, primary.size)
+    rival = _found(comparison.further.contrasts, comparison.study.treatment, arm, primary)
+    if score is None or rival is None:
+        return []
+    unit, treatment = Unit(comparison.metric), comparison.study.treatment
+    gap = f"{unit.difference(rival.interval.mean)} {_ends(rival.interval, unit)}"
+    ends = {
+        "better": f"{treatment} is still better by {gap}",
+        "worse": f"that is better than {treatment} ({gap})",
+        "equivalent": f"that is level with {treatment} ({gap})",
+    }
+    told = ends.get(rival.outcome, f"{treatment} against that is not settled ({gap})")
+    return [
+        f"With {times(ratio)} the steps of {comparison.study.control}, {arm} reaches {unit.score(score.mean)}: {told}."
+    ]
 
 
 def _beaten(arm: str, contrast: Contrast, sign: int, comparison: Comparison) -> str:

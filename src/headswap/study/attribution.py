@@ -1,8 +1,9 @@
 """What the primary difference is made of, and whether a cheap baseline would do. Study chain: contrasts -> results.
 
 What an arm isolates is read off its runs, never off its name: a run that names a `baseline` has no body, one whose
-lineage begins with random weights was pretrained on what is at hand, and one with body.init=mean_var has the scale of
-the pretrained weights and nothing that they learned.
+lineage begins with random weights was pretrained on what is at hand, one with body.init=mean_var has the scale of
+the pretrained weights and nothing that they learned, and one that is the control with more steps and nothing else asks
+whether the control only lacks time (He et al. 2019, arXiv 1811.08883).
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from typing import Literal
 from headswap.contracts import Metric
 from headswap.spine import StudyConfig
 from headswap.study.contrasts import Contrast, contrast, corrected
-from headswap.study.runs import FinishedRun
+from headswap.study.runs import FinishedRun, flatten
 from headswap.study.statistics import Interval
 from headswap.study.summaries import Groups, paired
 
 Role = Literal["pretrained", "random", "self_pretrained", "scale", "baseline"]
+LENGTH = {"train.epochs", "train.max_steps"}
 Ingredient = Literal["self_pretraining", "outside_weights", "scale", "learned"]
 Step = tuple[Ingredient, str, str]
 """What is isolated, the arm that has it, and the arm that lacks it and is otherwise the same."""
@@ -48,13 +50,15 @@ class Further:
     """What a study says beyond each arm's contrasts with the control.
 
     `roles`: arm -> what it isolates. `contrasts`: the treatment against other arms than the control, at the primary
-    size. `baseline`: the best arm without a body.
+    size. `baseline`: the best arm without a body. `longer`: the arm that is the control with the most more steps, and
+    how many times its steps they are.
     """
 
     roles: dict[str, Role] = field(default_factory=dict)
     contrasts: tuple[Contrast, ...] = ()
     attribution: Attribution | None = None
     baseline: str | None = None
+    longer: tuple[str, float] | None = None
 
 
 def further(
@@ -71,12 +75,14 @@ def further(
     runs = {arm: group for (arm, size), group in groups.items() if size == primary.size}
     roles = _roles(runs)
     steps, baseline = _steps(roles, study), _best(runs, roles, study)
-    rivals = [beside for _, arm, beside in steps if arm == study.treatment] + ([baseline] if baseline else [])
+    longer = _longer(runs, study)
+    rivals = [beside for _, arm, beside in steps if arm == study.treatment]
+    rivals += [arm for arm in (baseline, longer and longer[0]) if arm]
     pairs = [paired(runs[study.treatment], runs[arm]) for arm in rivals]
     beyond = [contrast(each, study, metric) for each in pairs if each]
     every = corrected([*contrasts, *beyond], primary)
     parts = attribution(runs, study, steps, metric)
-    return every[: len(contrasts)], Further(roles, every[len(contrasts) :], parts, baseline)
+    return every[: len(contrasts)], Further(roles, every[len(contrasts) :], parts, baseline, longer)
 
 
 def role_of(run: FinishedRun) -> Role | None:
@@ -147,3 +153,22 @@ def _best(runs: Mapping[str, Sequence[FinishedRun]], roles: Mapping[str, Role], 
         return mean if runs[arm][0].greater_is_better else -mean
 
     return max(cheap, key=goodness, default=None)
+
+
+def _longer(runs: Mapping[str, Sequence[FinishedRun]], study: StudyConfig) -> tuple[str, float] | None:
+    """Return the arm that is the control with the most more steps, and how many times its steps it has."""
+    control = runs[study.control][0]
+    found = {
+        arm: group[0].result["steps"] / control.result["steps"]
+        for arm, group in runs.items()
+        if arm not in (study.treatment, study.control) and control.result.get("steps") and _alike(group[0], control)
+    }
+    arm = max(found, key=lambda each: found[each], default=None)
+    return (arm, found[arm]) if arm and found[arm] > 1 else None
+
+
+def _alike(run: FinishedRun, other: FinishedRun) -> bool:
+    """Say whether two runs differ in their length alone, their seeds aside."""
+    first, second = flatten(run.config), flatten(other.config)
+    unlike = {key for key in first.keys() | second.keys() if first.get(key) != second.get(key)}
+    return bool(unlike & LENGTH) and unlike <= LENGTH | {"seed"}

@@ -26,6 +26,8 @@ from headswap.study.statistics import Components, Equivalence, Interval, McNemar
 Outcome = Literal["better", "worse", "equivalent", "not settled"]
 Pair = tuple[FinishedRun, FinishedRun]
 DIFFERENT = ("better", "worse")
+OF_TARGETS = ("perplexity", "token_loss", "target_accuracy")
+"""The metrics of a target's tokens, whose second sum is their number."""
 
 
 @dataclass(frozen=True)
@@ -142,15 +144,21 @@ def check_same_test(pairs: Sequence[Pair]) -> None:
 
 
 def _check_same_targets(first: FinishedRun, second: FinishedRun) -> None:
-    """Refuse language models of a pair that had other tokens to guess: their losses are not of one thing."""
-    if not first.problem.endswith("language_modeling"):
-        return
-    counts = [[sums[2] for sums in run.predictions] for run in (first, second)]
+    """Refuse models of a pair that had other tokens to guess: their losses are not of one thing."""
+    counts = [_targets(run) for run in (first, second)]
     if counts[0] != counts[1]:
         raise RunError(
             f"{first.folder} and {second.folder}: runs of one comparison must guess the same tokens; found "
             f"{sum(counts[0]):.0f} and {sum(counts[1]):.0f} targets; give both arms one tokenizer and one masking"
         )
+
+
+def _targets(run: FinishedRun) -> list[float]:
+    """Return how many tokens each example had to guess, empty where the metric is none of tokens."""
+    if run.problem.endswith("language_modeling"):
+        return [sums[2] for sums in run.predictions]
+    of_tokens = run.problem == "sequence_to_sequence" and run.primary in OF_TARGETS
+    return run.sums[:, 1].tolist() if of_tokens and run.sums is not None else []
 
 
 def example_values(run: FinishedRun) -> NDArray[np.floating] | None:

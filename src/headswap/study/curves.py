@@ -174,13 +174,16 @@ def _log_ratios(treatment: NDArray, control: NDArray, log_sizes: NDArray) -> NDA
 
 
 def labels_for(targets: NDArray, scores: NDArray, log_sizes: NDArray) -> NDArray:
-    """Return the log labels at which rising `scores` first reach each target, by linear interpolation."""
+    """Return the log labels at which rising `scores` first reach each target, by linear interpolation.
+
+    +inf where no size does. -inf where the smallest has more, or the same as the next: how many fewer do is not known.
+    """
     place = np.searchsorted(scores, targets, side="left")
     inner = np.clip(place, 1, len(scores) - 1)
     rise = scores[inner] - scores[inner - 1]
     share = (targets - scores[inner - 1]) / np.where(rise > 0, rise, 1.0)
     found = log_sizes[inner - 1] + share * (log_sizes[inner] - log_sizes[inner - 1])
-    found = np.where((place == 0) & (targets < scores[0]), -np.inf, np.where(place == 0, log_sizes[0], found))
+    found = np.where(place == 0, np.where((targets < scores[0]) | (rise == 0), -np.inf, log_sizes[0]), found)
     return np.where(place == len(scores), np.inf, found)
 
 

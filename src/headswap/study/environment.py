@@ -11,7 +11,7 @@ from headswap.study.contrasts import Contrast
 from headswap.study.runs import FinishedRun, flatten
 from headswap.study.summaries import ArmScore
 from headswap.study.units import plural
-from headswap.study.words import words_of
+from headswap.study.words import Words, words_of
 
 PLANNED_SEEDS = 10
 FEW_EXAMPLES = 100
@@ -48,18 +48,25 @@ def warnings_about(
             "One comparison was declared beforehand, the one at the largest size; the intervals of the other "
             f"{others} are not corrected for there being several, their q (Benjamini-Hochberg) is."
         )
+    if fallen := [each for each in scores if each.collapsed]:
+        told = "; ".join(f"{_where(each, words)}, {_fallen(each)}" for each in fallen)
+        yield f"Collapsed runs {words.collapsed}; they count in the means: {told}."
     for score in scores:
-        where = f"{score.arm} at {plural(score.labels, words.row)}"
-        if score.collapsed:
-            yield (
-                f"Collapsed: {len(score.collapsed)} of {plural(score.runs, 'run')} of {where} {words.collapsed} "
-                f"(seeds {_listed(score.collapsed)}). They count in the means."
-            )
         if score.failed:
+            where = _where(score, words)
             yield f"Failed: {plural(score.failed, 'run')} of {where}. The means are over the runs that finished."
     for key, values in environment(runs).items():
         if len(values) > 1 and not key.startswith("git"):
             yield f"Mixed {key}: the runs differ ({_listed(values)})."
+
+
+def _where(score: ArmScore, words: Words) -> str:
+    return f"{score.arm} at {plural(score.labels, words.row)}"
+
+
+def _fallen(score: ArmScore) -> str:
+    seeds = "seed" if len(score.collapsed) == 1 else "seeds"
+    return f"{len(score.collapsed)} of {plural(score.runs, 'run')} ({seeds} {_listed(score.collapsed)})"
 
 
 def _about_design(main: Sequence[Contrast], run: FinishedRun) -> Iterator[str]:

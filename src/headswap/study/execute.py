@@ -14,7 +14,7 @@ from headswap.launch import OnEvent, Outcome, run_jobs
 from headswap.records import read_json, write_json, write_text
 from headswap.spine import Config
 from headswap.study.fairness import audit
-from headswap.study.plan import Planned, may_differ, plan, study_folder
+from headswap.study.plan import Planned, check_sizes, may_differ, plan, study_folder
 from headswap.study.results import Comparison, RunRecord, with_texts
 from headswap.study.results import compare as compare_records
 from headswap.study.tuned import TUNING, recipes
@@ -53,6 +53,7 @@ def execute(
     if cells is None:
         found = tune(config, sweeps(config), on_event)
         cells = plan(config, None, found.chosen(config.study.sizes) if found else None)
+        check_sizes(cells)
     folder = study_folder(config)
     write_text(folder / "config.yaml", configuration.dump(config))
     workers = chosen_workers(config, cells, None, folder) if workers is None else workers

@@ -27,7 +27,7 @@ Standing = Literal["undeclared", "declared", "weakens"]
 MORE_CHANCES = 1.25
 """A run judged this many times as often has noticeably more chances to keep a lucky step."""
 
-_BODY = ("body.source", "task")
+_BODY = ("body.source", "body.architecture", "body.settings", "body.tokenizer_source", "task")
 _ROWS = ("data.train_rows", "data.validation_rows", "data.test_rows", "data.split_seed", "data.drop_duplicates", "task")
 _ORDER = (*_ROWS, *_BODY, "data.bucket", "data.max_length", "train.batch_size")
 # What breaks a comparison where it differs -> the configuration's keys of which one, declared, explains it.

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from headswap import config as configuration
-from headswap.errors import ConfigError
+from headswap.contracts import DataRequest
+from headswap.errors import ConfigError, DataError
 from headswap.identity import UNREAD_BY_BASELINES, identity
 from headswap.launch import Job, job_of
 from headswap.overlays import overlay
+from headswap.seeds import Seeds
 from headswap.spine import Config, Stage, StudyConfig
 from headswap.stages import Chain
 from headswap.study.tuned import rows_of
@@ -182,6 +184,27 @@ def rows_for(size: int | None, study: StudyConfig) -> dict[str, Any]:
         return {}
     held = max(1, round(size * study.validation_share))
     return {"train_rows": size - held, "validation_rows": held}
+
+
+def check_sizes(cells: Sequence[Planned]) -> None:
+    """Refuse a size that the data do not have, before anything trains; what has finished is not read again.
+
+    Raises:
+        DataError: the smallest or the largest size asks for more rows than there are, or for too few.
+    """
+    waiting = [cell for cell in cells if cell.size is not None and not cell.job.folder.finished]
+    by_size = {cell.size: cell for cell in sorted(waiting, key=lambda cell: cell.size or 0)}
+    for cell in [by_size[size] for size in dict.fromkeys([*list(by_size)[:1], *list(by_size)[-1:]])]:
+        config = cell.job.config
+        try:
+            configuration.build_plugs(config).task.load(DataRequest.of(config.data), Seeds(config.seed))
+        except DataError as fault:
+            if not str(fault).startswith("data."):
+                raise
+            raise DataError(
+                f"study.sizes: the data have no such {cell.size} rows; {fault}; of {cell.size} rows "
+                f"study.validation_share={config.study.validation_share} are validation: change either"
+            ) from None
 
 
 def judged(config: Config, flags: argparse.Namespace | None) -> Config:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from headswap.study.asides import attributed, cheaply, checkpoints
+from headswap.study.asides import attributed, cheaply, checkpoints, in_time
 from headswap.study.contrasts import Contrast
 from headswap.study.curves import LabelsSaved
 from headswap.study.environment import PLANNED_SEEDS
@@ -40,7 +40,7 @@ def _sentences(comparison: Comparison) -> list[str]:
     said = [_main(primary, comparison), *_standing(primary, doubts(comparison.tuning, _pair(primary), primary.size))]
     said += [*checkpoints(primary), *attributed(comparison), *cheaply(comparison)]
     said += speed_statements(primary, comparison)
-    said += _labels(comparison)
+    said += [*_labels(comparison), *in_time(comparison)]
     return [*said, not_counted(comparison)]
 
 
@@ -112,7 +112,8 @@ def _main(primary: Contrast, comparison: Comparison) -> str:
             f"Equivalent within ±{unit.margin(margin)}: {scores}: {gap} ({inner}; {design}); "
             f"the difference is smaller than the {unit.margin(margin)} you said matters."
         )
-    opening = "" if primary.outcome == "better" or comparison.fitted else "Transfer hurt here: "
+    no_transfer = comparison.fitted or from_scratch(comparison)
+    opening = "" if primary.outcome == "better" or no_transfer else "Transfer hurt here: "
     body = f"{opening}{scores}: {gap} {_ends(primary, unit, design)}"
     return f"{body}{_matters(primary, unit, margin)}."
 
@@ -131,7 +132,15 @@ def _design(contrast: Contrast, comparison: Comparison) -> str:
     return (
         f"{plural(len(contrast.pairs), 'paired seed')} × {plural(contrast.test_examples, 'test example')}"
         f"{', interval over seeds only' if contrast.scope == 'seeds only' else ''}; tuning: {tuning(comparison)}"
+        f"{_length(contrast, comparison)}"
     )
+
+
+def _length(contrast: Contrast, comparison: Comparison) -> str:
+    """Return ; texts of 256 tokens; cpu, where the length is a setting of the task, and so the question."""
+    found = (comparison.configs.get(contrast.treatment, {}).get("task") or {}).get("length")
+    devices = comparison.environment.get("device", ())
+    return "" if not isinstance(found, int) else "; ".join(("", f"texts of {plural(found, 'token')}", *devices))
 
 
 def _ends(contrast: Contrast, unit: Unit, design: str) -> str:
@@ -225,8 +234,16 @@ def shown_saving(saved: tuple[LabelsSaved, ...]) -> LabelsSaved | None:
     return next(iter([*settled, *bounds, *points]), None)
 
 
+def from_scratch(comparison: Comparison) -> bool:
+    """Say whether neither arm of the verdict has a pretrained weight, as where two architectures are compared."""
+    arms = comparison.study.treatment, comparison.study.control
+    return all(comparison.ledgers.get(arm, {}).get("init") == "random" for arm in arms)
+
+
 def not_counted(comparison: Comparison) -> str:
     """Say what the difference leaves out, and what else is in it."""
+    if from_scratch(comparison):
+        return "Neither arm has a pretrained weight: what pre-training would bring either of them is not in this."
     control, outside = comparison.study.control, "Not counted: what pre-training cost and the data it saw"
     if fitted := comparison.fitted:
         return f"{outside}; of the pretrained body {' and '.join(fitted)} has nothing, its tokenizer included."
