@@ -66,7 +66,7 @@ def test_version_and_help_name_every_verb(capsys):
 
 def test_a_mistake_is_one_line_and_exit_code_two(capsys):
     assert said(capsys, "trian")[::2] == (
-        2, "headswap: trian: no such verb (did you mean train?); verbs: train, compare, sweep, top, predict, evaluate, embed, screen, export, resume, rerun, verify-resume, prepare, list, show, plan, report, doctor\n",
+        2, "headswap: trian: no such verb (did you mean train?); verbs: train, compare, sweep, top, predict, evaluate, embed, screen, tokenizer, speed, gradients, export, resume, rerun, verify-resume, prepare, list, show, plan, report, doctor\n",
     )  # fmt: skip
     code, out, err = said(capsys, "train", "train.epoch=1")
     assert (code, out) == (2, "")

@@ -41,6 +41,8 @@ def test_overrides_reach_spine_and_plugs():
         ("train.batch_size=1.5", "train.batch_size: wrong type; found '1.5'"),
         ("seed=null", "seed: cannot be null"),
         ("train", "train: not an override; .*; write key=value"),
+        ("~study.arms.x", "~study.arms.x: not an override; .*'study.arms.x' does not exist"),
+        ('task.label_map={"0":no}', r'^task.label_map=\{"0":no\}: not a value that can be read; .*keys unquoted$'),
         ("+foo=1", "foo: no such key"),
         ("task.labell=x", r"task.labell: no such key \(did you mean task.label"),
         ("body.init=scratch", "body.init: .*found 'scratch'"),

@@ -1,6 +1,7 @@
 """Every shipped experiment trains: two steps on a tiny body, its stages one after another."""
 
 import argparse
+import json
 
 import pytest
 import yaml
@@ -21,10 +22,20 @@ STUDIES = sorted(name for name, tree in FILES.items() if "stages" not in tree)  
 OWN = {"source_to_target": ["stages.source.task=tweets_binary", "stages.target.task=tweets"]}  # it asks for two sets
 
 
+def body_of(name, body, root):
+    """Return what an experiment is told of its body; where that is drawn at random, of the tokenizer and the pairs."""
+    if name != "translation_rnn":
+        return [f"body.source={body}", "body.sha256=null", "body.mirrors=[]", "body.revision=null"]
+    table = root / "pairs.jsonl"
+    rows = [{"en": f"the film {number} was good", "de": f"{number} a good film"} for number in range(100)]
+    table.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return [f"body.tokenizer_source={body}", f"task.source={table}", "task.max_target_length=8", "study.sizes=[16]"]
+
+
 def small(name, body, root):
     """Return overrides that keep an experiment's shape and make it little."""
     return [
-        f"experiment={name}", f"body.source={body}", "body.sha256=null", "body.mirrors=[]", "body.revision=null",
+        f"experiment={name}", *body_of(name, body, root),
         "train.max_steps=2", "data.train_rows=16", "data.validation_rows=8", "data.test_rows=8", "data.max_length=32", "hardware=cpu",
         "hardware.threads=1", "train.precision=fp32", f"output.root={root}",
         *OWN.get(name, []),
@@ -40,6 +51,14 @@ def trained(overrides):
         write_text(folder / "config.yaml", configuration.dump(config))
         run(config, folder, lambda line: None)
     return folders
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cache(tmp_path_factory):
+    """Keep the config.json of bodies from settings out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="module")

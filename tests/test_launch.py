@@ -244,7 +244,10 @@ def test_plan_counts_what_would_run_and_makes_nothing(capfd, table, tiny_body, t
     assert found["run", "labels"] == "2: neg, pos"
     assert found["run", "steps"].startswith("10 of 8 rows")  # ceil(36 / 8) = 5 a pass
     body = 104 * 32 + 64 * 32 + 2 * 32 + 2 * 32 + 2 * (4 * (32 * 32 + 32) + 2 * 32 + 2 * 37 * 32 + 37 + 32 + 2 * 32)
-    assert found["run", "parameters"] == f"{body + 32 * 32 + 32:,} body, 66 head"  # and the pooler
+    below = (104 + 64 + 2 + 2) * 32  # tokens, positions, segments and their norm
+    assert (
+        found["run", "parameters"] == f"{body + 32 * 32 + 32:,} body ({below:,} embeddings), 66 head"
+    )  # and the pooler
     assert found["run", "folder"].startswith(str(tmp_path / "outputs" / "tiny"))
     assert found["study", "runs"] == "4, 0 of them finished already"
     assert [line.split()[1:6] for line in lines if " 20 rows seed " in line] == [

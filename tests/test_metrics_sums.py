@@ -48,12 +48,19 @@ def tokens(dice):
     return Answers(found, np.empty((EXAMPLES, 0)), Labels(()))
 
 
+def targets(dice):
+    sums = tokens(dice).predictions
+    return Answers(["a"] * EXAMPLES, [["a"]] * EXAMPLES, Labels((), "sequence_to_sequence"), list(sums))
+
+
 def drawn(answers, places):
     predictions, references = (
         side[places] if isinstance(side, np.ndarray) else [side[place] for place in places]
         for side in (answers.predictions, answers.references)
     )
-    return Answers(predictions, references, answers.labels)
+    return Answers(
+        predictions, references, answers.labels, [answers.outputs[place] for place in places] if answers.outputs else ()
+    )
 
 
 @pytest.mark.parametrize(
@@ -63,7 +70,7 @@ def drawn(answers, places):
         (EntityF1(), tags), (EntityPrecision(), tags), (EntityRecall(), tags), (EntityF1(scheme="IOB2"), tags),
         (TokenAccuracy(), tags), (TokenMacroF1(), tags), (RootMeanSquaredError(), numbers), (Pearson(), numbers),
         (Bleu(), texts), (Bleu(lowercase=True, tokenize="char"), texts), (Perplexity(), tokens), (TokenLoss(), tokens),
-        (TargetAccuracy(), tokens),
+        (TargetAccuracy(), tokens), (Perplexity(), targets), (TargetAccuracy(), targets),
     ],
 )  # fmt: skip
 def test_the_metric_of_resampled_examples_is_the_metric_of_their_sums(metric, make):

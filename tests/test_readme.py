@@ -20,6 +20,7 @@ from headswap import cli, commandline
 from headswap import config as configuration
 from headswap.commands import report_flags
 from headswap.errors import ConfigError
+from headswap.measure_commands import gradients_flags, measured_configs, speed_flags
 from headswap.predict import Score
 from headswap.results import Labelled
 from headswap.search_space import swept
@@ -33,7 +34,10 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMAND_PAGES = [
     "README.md",
-    *(f"docs/{name}.md" for name in ("comparing", "data", "strategies", "sweeps", "tasks", "using_models")),
+    *(
+        f"docs/{name}.md"
+        for name in ("comparing", "data", "length", "strategies", "sweeps", "tasks", "translation", "using_models")
+    ),
 ]
 
 
@@ -114,10 +118,17 @@ def test_a_command_that_is_shown_parses_and_composes(page, command, monkeypatch)
     elif verb == "report":
         flags = report_flags(words)
         assert flags.folders and (len(flags.folders) > 1 or flags.out is None)
+    elif verb in ("speed", "gradients"):
+        flags = (speed_flags if verb == "speed" else gradients_flags)(words)
+        given = [word for word in flags.overrides if "=" in word]
+        assert measured_configs(given, flags) if given else flags.overrides
     elif verb == "top":
         assert len(words) == 1
     elif verb == "sweep":
         check_sweep(words)
+    elif verb == "tokenizer":
+        assert words[-4] == "--size" and int(words[-3]) >= 261 and words[-2] == "--output"
+        configuration.compose(words[:-4])
     else:
         check_overrides(verb, words)
 

@@ -12,13 +12,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import sacrebleu
 import yaml
 from scipy import stats
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import confusion_matrix
 
+from headswap.answers import Answers, Labels
 from headswap.config import build, compose, dump
 from headswap.contracts import DataRequest, Task
+from headswap.errors import RunError
+from headswap.metrics.generation import Bleu
 from headswap.seeds import Seeds
 from headswap.spine import StudyConfig
 from headswap.study.figures import figures
@@ -177,6 +181,71 @@ def test_where_the_metric_is_no_mean_parts_are_told_in_accuracy(tmp_path):
     made = compare(make_study(tmp_path, dataclasses.replace(MADE, sizes=(100,), metric="macro_f1")), STUDY, {})
     assert made.answered.slices.metric == "accuracy"
     assert "Macro F1 is no mean over examples" in next(each for each in figures(made) if each.name == "slices").caption
+
+
+def test_parts_are_scored_by_bleu_where_it_is_the_metric(tmp_path):
+    """Each part's BLEU, of each run, is sacrebleu's of the part's own texts."""
+    metric, dice = Bleu(), np.random.default_rng(3)
+    records = make_study(
+        tmp_path, dataclasses.replace(MADE, sizes=(100,), seeds=3, rows=80, problem="sequence_to_sequence")
+    )
+    lengths, right = (
+        np.arange(81) % 20 + 4,
+        [[" ".join(f"w{(7 * row + place) % 11}" for place in range(row % 20 + 4))] for row in range(81)],
+    )
+    for record in records:
+        loss = 0.1 if record.arm == "finetune" else 0.02 * lengths  # the control forgets more of what is long
+        written = [
+            " ".join(word for word in texts[0].split() if dice.random() > share) or "w"
+            for texts, share in zip(right, loss * np.ones(81), strict=True)
+        ]
+        answers = Answers(written, right, Labels((), "sequence_to_sequence"))
+        columns = {"label": right, "prediction": written, "length": lengths, "sums_bleu": list(metric.sums(answers))}
+        path = record.folder / "predictions.parquet"
+        table = pq.read_table(path).drop(["label", "prediction", "length"])
+        for name, values in columns.items():
+            table = table.append_column(name, pa.array(values))
+        pq.write_table(table, path)
+        result = json.loads((record.folder / "result.json").read_text()) | {"primary": "bleu"}
+        result["scores"]["test"]["bleu"] = metric.compute(Answers(written[:80], right[:80], answers.labels))
+        (record.folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
+    made = compare(records, STUDY, {}, metric)
+    found = made.answered.slices
+    assert found.metric == "bleu" and not found.of("class") and len(found.of("length")) == 4
+    whole = found.of("all")[0]
+    assert (whole.interval.low, whole.interval.high) == pytest.approx(
+        (made.primary.interval.low, made.primary.interval.high)
+    )
+    longest = found.of("length")[-1]
+    mine = np.flatnonzero(lengths[:80] >= int(longest.name.split()[0]))
+    assert longest.examples == len(mine)
+    for arm, score in (("finetune", longest.treatment), ("scratch", longest.control)):
+        texts = [[read_run(each).predictions[row] for row in mine] for each in records if each.arm == arm]
+        own = [sacrebleu.corpus_bleu(each, [[right[row][0] for row in mine]]).score for each in texts]
+        assert score == pytest.approx(np.mean(own), abs=1e-9)
+    assert longest.interval.mean == pytest.approx(longest.treatment - longest.control)
+    assert longest.interval.low < longest.interval.mean < longest.interval.high
+    assert longest.interval.mean > found.of("length")[0].interval.mean
+    figure = next(each for each in figures(made) if each.name == "slices")
+    assert [plot.title for plot in figure.plots] == ["By input length"] and "in BLEU on parts" in figure.caption
+    probed = [read_run(each).predictions for each in records if each.arm == "probe"]
+    own = [
+        sacrebleu.corpus_bleu([each[row] for row in mine], [[right[row][0] for row in mine]]).score for each in probed
+    ]
+    assert longest.others == {"probe": pytest.approx(np.mean(own), abs=1e-9)}
+    assert figure.table.columns[-1] == "probe" and len(figure.table.rows[-1]) == len(figure.table.columns)
+
+
+def test_perplexities_of_targets_that_were_cut_otherwise_are_not_compared(tmp_path):
+    records = make_study(
+        tmp_path, dataclasses.replace(MADE, sizes=(100,), metric="perplexity", problem="sequence_to_sequence")
+    )
+    for record in records:
+        path = record.folder / "predictions.parquet"
+        table, tokens = pq.read_table(path), 7 if record.arm == "finetune" else 8
+        pq.write_table(table.append_column("sums_perplexity", pa.array([[2.0, tokens]] * len(table))), path)
+    with pytest.raises(RunError, match="must guess the same tokens; found 1680 and 1920 targets"):
+        compare(records, STUDY, {})
 
 
 def test_one_sided_examples_are_counted_over_pairs_and_ordered_by_them(records, comparison):

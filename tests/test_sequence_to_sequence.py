@@ -131,11 +131,13 @@ def test_broken_logits_are_not_read_as_text():
 
 def test_answers_are_texts_beside_their_references():
     tokenizer = FAMILIES["T5"].tokenizer()
-    outputs = [np.asarray(tokenizer(text, add_special_tokens=False)["input_ids"], np.float32) for text in WRITTEN]
+    tokens = tokenizer(WRITTEN, add_special_tokens=False)["input_ids"]
+    outputs = [np.asarray([2.5, 1, place, *row]) for place, row in enumerate(tokens)]
     rows = ROWS | {"all": [[text, "another"] for text in WRITTEN]}
     observed = Observed(outputs, None, rows, tokenizer, Labels((), "sequence_to_sequence"))
     assert task().answers(observed).predictions == WRITTEN
     assert task().answers(observed).references == [[text] for text in WRITTEN]
+    assert [each.tolist() for each in task().answers(observed).outputs] == [[2.5, 1, place] for place in range(4)]
     assert task(references="all").answers(observed).references == rows["all"]
     assert task().results(observed) == [Generated(text) for text in WRITTEN]
     assert Generated("le film").cells() == {"predicted_text": "le film"}

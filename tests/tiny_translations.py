@@ -51,8 +51,8 @@ def batch_of(made, tokenizer, rows=None, features=range(4)):
     return encode_rows(rows or ROWS, made, tokenizer, 32).collate(np.asarray(features))
 
 
-def plain_ids(tokens):
-    return [row.astype(int).tolist() for row in tokens]
+def plain_ids(observed):
+    return [row[3:].astype(int).tolist() for row in observed]
 
 
 def until_the_end(rows, end):

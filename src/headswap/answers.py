@@ -102,7 +102,7 @@ class Answers:
     | token_classification | list of int arrays [words] | list of int arrays [words] | logits [words, labels] |
     | question_answering | list of str, "" for none | list of lists of str, [] for none | [score, that of no answer] |
     | multiple_choice | int array [n] | int array [n] | logits [choices] |
-    | sequence_to_sequence | list of str | list of lists of str | [] |
+    | sequence_to_sequence | list of str | list of lists of str | target's loss sum, right ones, tokens |
     | masked, causal language modelling | float array [n, 3], the outputs | [n, 0] | loss sum, right ones, targets |
     """
 

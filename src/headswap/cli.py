@@ -34,6 +34,13 @@ verbs
   screen body=[A,B] [OVERRIDES]
                              rank bodies for a task by a probe on their frozen vectors, H-score and LogME; no training
                              [--pooling mean|cls|last|max] [--layer N] [--no-random] [--no-cache] [--output FILE.json]
+  tokenizer [OVERRIDES] --size N --output FOLDER
+                             learn a byte-level BPE of N tokens from a task's training rows, for bodies without weights
+  speed body=[A,B]           tokens/s and memory of training steps, forward passes and decoding against length, on
+                             each device [--lengths 64,512] [--operations train,inference,decode] [--tokens 4096]
+                             [--repeats 5] [--out FOLDER]; without body=[...] the arms of the study
+  gradients body=[A,B]       how far the gradient of the last state reaches back, in float64 [--length 512] [--seeds 5]
+                             [--directions 16] [--out FOLDER]; gradients RUN: before and after its training
   export RUN                 --to onnx [--output DIR], proved against torch; or --push OWNER/NAME [--private]
   resume RUN                 go on with an unfinished run by its folder, to the bit
   rerun RUN [--verify]       repeat a finished run from its folder; say the first value that differs

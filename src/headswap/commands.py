@@ -9,9 +9,11 @@ from typing import Any
 from headswap import sweep_commands
 from headswap.commandline import Parser, composed, parse
 from headswap.errors import ConfigError, RunError, of_status
+from headswap.measure_commands import gradients, speed
 from headswap.model_commands import embed, export
 from headswap.predict_commands import evaluate, predict
 from headswap.screen_commands import screen
+from headswap.tokenizer_commands import tokenizer
 
 
 def train(words: Sequence[str]) -> int:
@@ -121,7 +123,7 @@ def compare(words: Sequence[str]) -> int:
     def act(given: Any) -> int:
         from headswap.progress import Watch
         from headswap.study import execute
-        from headswap.study.plan import judged, plan, study_folder
+        from headswap.study.plan import check_sizes, judged, plan, study_folder
         from headswap.study.workers import chosen_workers
 
         config, flags = given
@@ -131,6 +133,7 @@ def compare(words: Sequence[str]) -> int:
             raise ConfigError("headswap compare --time: goes with --dry-run; found it alone; use headswap plan --time")
         tuning = _tuned(config)
         cells = plan(config, flags, tuning.chosen(config.study.sizes) if tuning else None)
+        check_sizes(cells)
         folder, count = study_folder(judged(config, flags)), sum(cell.count for cell in cells)
         print(f"study: {count} runs in {folder}", flush=True)
         workers = chosen_workers(config, cells, flags, folder)
@@ -258,8 +261,16 @@ def _print_scores(result: dict[str, Any], reused: bool) -> None:
     )
     print(
         f"test ({result['rows']['test']} rows): {scores}  [{'reused' if reused else f'{seconds:.1f} s'}, "
-        f"{how} on {result['device']}]"
+        f"{how} on {result['device']}{_size(result.get('parameters', {}))}]"
     )
+
+
+def _size(parameters: dict[str, int]) -> str:
+    """Return the size of a trained model, nothing for a baseline."""
+    if not {"body", "embeddings"} <= parameters.keys():
+        return ""
+    whole = parameters["body"] + parameters["head"]
+    return f", {whole:,} parameters, without embeddings {whole - parameters['embeddings']:,}"
 
 
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
@@ -271,6 +282,9 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "evaluate": evaluate,
     "embed": embed,
     "screen": screen,
+    "tokenizer": tokenizer,
+    "speed": speed,
+    "gradients": gradients,
     "export": export,
     "resume": resume,
     "rerun": rerun,

@@ -5,6 +5,7 @@ Hydra's own messages name no near key (and even suggest `+key`); `_said` says wh
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -77,6 +78,8 @@ def resolved(config: Any, choices: Any, omegaconf: Any) -> dict[str, Any]:
         key = error.full_key or "config"
         if secret := next(names_in(str(error)), None):  # a number was wanted
             raise ConfigError(plain_key_fault(key, secret)) from error
+        if asked := re.search(r"Missing mandatory value: ([\w.]+)", str(error)):  # `key` refers to it
+            raise ConfigError(f"{asked[1]}: needs a value; found none; set {asked[1]}=...") from error
         raise ConfigError(f"{key}: cannot be resolved; {_line(error)}; correct it") from error
     tree["choices"] = {group: option for group, option in named.items() if group != "hydra"}
     return tree
@@ -152,11 +155,16 @@ def explain(error: Exception, overrides: Sequence[str], config_dirs: Sequence[st
         return f"{full.group(1)}: wrong type; found {match.group(1)!r}; set a value of type {match.group(2)}"
     if (full and "not Optional" in chain) or (full and "None" in chain and "non-optional" in chain.lower()):
         return f"{full.group(1)}: cannot be null; found null; set a value"
-    bad = next((text for text in overrides if text in chain or "=" not in text), None)
+    named = (getattr(cause, "override", None) for cause in _causes(error))  # of Hydra's parser
+    told = (text for text in overrides if text in chain or "=" not in text)
+    bad = next((text.removeprefix("++") for text in itertools.chain(named, told) if text), None)
     key, _, value = (bad or "").lstrip("+~").partition("=")
     inner = [name for name in known_keys() if name.startswith(f"{key}.")]
     if inner and value:
         return f"{key}: holds several keys; found {value}; set one of them, such as {', '.join(inner[:3])}"
+    if bad is not None and value:
+        found = _line(error).partition(" See https")[0]
+        return f"{bad}: not a value that can be read; found {found}; write {{a: 1}}, [a,b] or 'a text', keys unquoted"
     if bad is not None:
         return f"{bad}: not an override; {_line(error)}; write key=value"
     return f"config: cannot be composed; {_line(error)}; see headswap show"

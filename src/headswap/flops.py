@@ -16,7 +16,7 @@ not (a body that pads its inputs to windows), every shape is watched once.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations_with_replacement
 from math import gcd
@@ -38,7 +38,7 @@ Kind = tuple[tuple[str, int], ...]
 """The tensors of a batch and how many dimensions each has: shapes of one kind share a polynomial."""
 _ATEN: Any = torch.ops.aten
 _NAMESPACES = ("aten", "prim", "prims", "c10d", "_c10d_functional", "fsdp", "profiler")
-_UNTOLD = ("mkldnn_rnn_layer", "_cudnn_rnn", "miopen_rnn", "_grouped_mm", "_int_mm", "_fft_c2c", "_fft_r2c", "_fft_c2r")
+_UNTOLD = ("miopen_rnn", "_lstm_mps", "_grouped_mm", "_int_mm", "_fft_c2c", "_fft_r2c", "_fft_c2r")
 """Kernels that multiply matrices, or as much as that, and have no formula."""
 
 
@@ -210,8 +210,36 @@ def _attention_backward(grad: Any, query: Any, key: Any, value: Any, *rest: Any,
     return sdpa_backward_flop_count(grad.shape, query.shape, key.shape, value.shape)
 
 
+def _recurrent(tokens: int, weights: Sequence[Any]) -> int:
+    """Return what a layer of recurrent cells computes: every matrix (gates x width, read) times every token."""
+    return 2 * tokens * sum(each.numel() for each in weights if each.dim() == 2)
+
+
+def _fused_on_cpu(given: Any, *weights: Any, **named: Any) -> int:
+    return _recurrent(given.shape[0] * given.shape[1], weights[:2])
+
+
+def _fused_on_cpu_backward(given: Any, *weights: Any, **named: Any) -> int:
+    """Count a product for the gradient of each input and of each weight; the kernel leaves none out."""
+    return 2 * _fused_on_cpu(given, *weights)
+
+
+def _fused_on_gpu(given: Any, weights: Any, *rest: Any, **named: Any) -> int:
+    return _recurrent(given.numel() // given.shape[-1], weights)
+
+
+def _fused_on_gpu_backward(given: Any, weights: Any, *rest: Any, **named: Any) -> int:
+    wanted = rest[-1]  # of the input, the states and the weights
+    return _fused_on_gpu(given, weights) * (1 + bool(wanted[-1]))
+
+
 # torch has formulas for the GPU's fused attention alone; the CPU's computes the same, the scores anew when going back.
+# Of fused recurrent cells it has none.
 _OWN: dict[str, Callable[..., int]] = {
+    "mkldnn_rnn_layer": _fused_on_cpu,
+    "mkldnn_rnn_layer_backward": _fused_on_cpu_backward,
+    "_cudnn_rnn": _fused_on_gpu,
+    "_cudnn_rnn_backward": _fused_on_gpu_backward,
     "_scaled_dot_product_flash_attention_for_cpu": _attention,
     "_scaled_dot_product_flash_attention_for_cpu_backward": _attention_backward,
 }

@@ -195,7 +195,7 @@ def warm_server(jobs: Sequence[Job]) -> Any:
 
 def _distinct_bodies(jobs: Sequence[Job]) -> list[Config]:
     trained = [job.config for job in jobs if job.config.baseline is None]
-    return list({str(config.body.get("source")): config for config in trained}.values())
+    return list({str(config.body.get("source", config.body)): config for config in trained}.values())
 
 
 def _model_type(config: Config) -> str | None:

@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 import torch
 
+from headswap.layers import EMBEDDINGS, layer_groups
+
 Part = Literal["body", "head", "buffer"]
 Fate = Literal["kept", "new", "dropped", "resized", "rows copied"]
 PARTS: tuple[Part, ...] = ("body", "head", "buffer")
@@ -72,6 +74,12 @@ class Ledger:
         body = [entry for entry in self.entries if entry.part == "body" and entry.fate != "dropped"]
         body = [entry for entry in body if not entry.by_design]
         return sum(entry.from_file for entry in body) / max(1, sum(entry.elements for entry in body))
+
+    @property
+    def embeddings(self) -> int:
+        """The elements of the body below its first layer: tables of tokens, positions and segments, and their norm."""
+        sizes = {f"body.{each.name}": each.elements for each in self.entries if each.part == "body" and each.sha256}
+        return sum(sizes[name] for name in layer_groups(list(sizes)).get(EMBEDDINGS, ()))
 
     @property
     def body_sha256(self) -> str:

@@ -19,6 +19,8 @@ def lineage(source: str) -> list[dict[str, Any]]:
     Raises:
         RunError: a run's own files are damaged.
     """
+    if not source:
+        return []  # a body from settings
     folder = Path(source).expanduser()
     folder = folder.parent if folder.name == "model" else folder
     if not all((folder / name).is_file() for name in ("run.json", "result.json", "config.yaml")):

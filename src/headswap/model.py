@@ -22,6 +22,7 @@ from headswap.contracts import Body, BodyFiles, Head, HeadTensor, Labels, Source
 from headswap.durable import cannot_write, published
 from headswap.errors import RunError, WeightsError
 from headswap.gates import Plan, dropped_entry, parts, plan
+from headswap.layers import EMBEDDINGS, layer_groups
 from headswap.ledger import Entry, Ledger, tensor_sha256
 from headswap.restart import StartsNew, drawn_alike, restarted
 from headswap.seeds import Seeds
@@ -101,7 +102,7 @@ def join(
 def describe(body: Body, labels: Labels, auto_class: str) -> dict[str, Any]:
     """Count the parameters of body and head from the config alone; no weights are read or downloaded.
 
-    `model` is the model itself on the meta device, of which nothing but names and shapes is there.
+    `embeddings` are those of the body below its first layer. `model` is on the meta device: names and shapes alone.
     """
     files = body.locate(weights=False)
     config, _ = bodyconfig.make_config(body, files, labels)
@@ -109,8 +110,11 @@ def describe(body: Body, labels: Labels, auto_class: str) -> dict[str, Any]:
     with torch.device("meta"):
         model = architecture.build(served.kind, served.config, 0)
     counts = [sum(each.numel() for each in group.values()) for group in architecture.split(model)]
+    roles, weights = role_names(model), dict(model.named_parameters())
+    sizes = {role: weights[name].numel() for name, role in roles.items()}
+    below = sum(sizes[role] for role in layer_groups(list(sizes)).get(EMBEDDINGS, ()))
     facts = {"architecture": served.kind.__name__, "model_type": config.model_type}
-    return {**facts, "body": counts[0], "head": counts[1], "model": model}
+    return {**facts, "body": counts[0], "embeddings": below, "head": counts[1], "model": model}
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, card: str) -> None:

@@ -18,15 +18,22 @@ def overlay(config: Config, changes: dict[str, Any], where: str) -> Config:
     """
     tree = configuration.to_dict(config)
     for group in configuration.PLUG_GROUPS:  # the option's name is no longer true of another class
-        if isinstance(changes.get(group), dict) and _other_plug(changes[group], tree[group] or {}):
-            tree["choices"][group] = str(changes[group]["_target_"]).split(".")[-2]
+        value, held = changes.get(group), tree[group] or {}
+        if isinstance(value, dict) and (_other_plug(value, held) or _other_settings(value, held)):
+            tree["choices"][group] = str(value.get("architecture") or str(value["_target_"]).split(".")[-2])
     _merge(tree, changes, where)
     return configuration.checked(configuration.from_dict(tree))
 
 
 def _other_plug(value: dict[str, Any], held: dict[str, Any]) -> bool:
-    """Say whether `value` names another class: then it takes the place of `held`, whose fields are not its own."""
-    return value.get("_target_", held.get("_target_")) != held.get("_target_")
+    """Say whether `value` names another class, or another architecture: the fields of `held` are none of its own."""
+    named = [name for name in ("_target_", "architecture") if name in held or name == "_target_"]
+    return any(value.get(name, held.get(name)) != held.get(name) for name in named)
+
+
+def _other_settings(value: dict[str, Any], held: dict[str, Any]) -> bool:
+    """Say whether `value` is a whole body from settings, and not the one that is held."""
+    return "architecture" in value and any(held.get(name) != each for name, each in value.items())
 
 
 def _merge(tree: dict[str, Any], changes: dict[str, Any], where: str, prefix: str = "") -> None:

@@ -117,7 +117,7 @@ def run_plan(config: Config) -> Iterator[tuple[str, Any]]:
     try:
         found = counted(plugs.body, splits.labels, plugs.task.auto_class)
         model = found.pop("model")
-        yield "parameters", ", ".join(f"{count:,} {part}" for part, count in found.items() if isinstance(count, int))
+        yield "parameters", f"{found['body']:,} body ({found['embeddings']:,} embeddings), {found['head']:,} head"
     except ConfigError as error:
         yield "parameters", str(error)
     yield "folder", state

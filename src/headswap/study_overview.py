@@ -15,7 +15,7 @@ def print_study(config: Config, flags: argparse.Namespace, console: Any, timed: 
     Args:
         timed: measure how long it takes, by short runs of its arms.
     """
-    from headswap.study.plan import plan
+    from headswap.study.plan import check_sizes, plan
     from headswap.study.tuning import known, planned, sweeps
 
     made = sweeps(config)
@@ -23,6 +23,7 @@ def print_study(config: Config, flags: argparse.Namespace, console: Any, timed: 
         console.print(f"tuning {name:<18} {value}", markup=False, highlight=False, soft_wrap=True)
     tuning = known(config, made)
     cells = plan(config, flags, tuning.chosen(config.study.sizes) if tuning else None)
+    check_sizes(cells)
     for cell in cells if tuning or not made else []:  # before tuning nobody knows their settings, and so their folders
         state = "finished" if cell.job.folder.finished else "to train"
         after = f", {cell.count - 1} more after it" if cell.count > 1 else ""
@@ -61,9 +62,34 @@ def _lines(config: Config, flags: argparse.Namespace, cells: Sequence[Any]) -> I
         yield "more causes", f"{arm} differs from {config.study.control} also in {shown}; study.may_differ lacks that"
     done = sum(cell.job.folder.finished for cell in cells if cell.count == 1)
     yield "runs", f"{sum(cell.count for cell in cells)}, {done} of them finished already"
-    rows = _test_rows(last)
+    splits = _splits(last)
+    for size, arms in _sizes(config, flags, splits.labels).items():
+        yield "parameters", f"{', '.join(arms)}: {size}"
+    rows = len(splits.test)
     yield "test rows", f"{rows:,}, the same in every run"
     yield from sentences(last, cells, rows)
+
+
+def _sizes(config: Config, flags: argparse.Namespace, labels: Any) -> dict[str, list[str]]:
+    """Return how many parameters the arms' models have -> the arms, as far as their bodies are there."""
+    from headswap.config import build_plugs
+    from headswap.errors import ConfigError, WeightsError
+    from headswap.model import describe
+    from headswap.study.plan import Arm
+
+    found: dict[str, list[str]] = {}
+    for arm in config.study.arms:
+        made = Arm(config, arm, max(config.study.sizes, default=None), config.seed, flags).final()
+        plugs = build_plugs(made)
+        if plugs.baseline is not None:
+            continue
+        try:
+            told = describe(plugs.body, labels, plugs.task.auto_class)
+        except (ConfigError, WeightsError):  # a chain's body before its first stage has trained
+            continue
+        whole = told["body"] + told["head"]
+        found.setdefault(f"{whole:,}, without embeddings {whole - told['embeddings']:,}", []).append(arm)
+    return found
 
 
 def _changes(changes: Any) -> str:
@@ -77,13 +103,13 @@ def _changes(changes: Any) -> str:
     )
 
 
-def _test_rows(config: Config) -> int:
-    """Return how many rows the runs are tested on; of a chain, those of its last stage."""
+def _splits(config: Config) -> Any:
+    """Return the rows of the runs; of a chain, those of its last stage."""
     from headswap.config import build_plugs
     from headswap.run_data import data_request
     from headswap.seeds import Seeds
 
-    return len(build_plugs(config).task.load(data_request(config), Seeds(config.seed)).test)
+    return build_plugs(config).task.load(data_request(config), Seeds(config.seed))
 
 
 def _table(config: Config, cells: Sequence[Any]) -> Any:

@@ -37,7 +37,11 @@ def summary(
         "stopped_early": progress.stopped_early,
         "examples": progress.examples,
         **told(progress),
-        "parameters": {"trainable": progress.trainable, **parameter_counts(counts)},
+        "parameters": {
+            "trainable": progress.trainable,
+            **parameter_counts(counts),
+            "embeddings": ledger.embeddings,
+        },
         **{key: hardware.describe()[key] for key in ("device", "processes", "threads", "precision")},
     }
 

@@ -13,6 +13,7 @@ import signal
 
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
+import headswap.recurrent  # noqa: F401 (what every run reads its body's config with)
 from headswap import run, worker
 from headswap.config import build_plugs, read
 from headswap.seeds import Seeds

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 INITS = ("pretrained", "random", "mean_var", "embeddings_only", "keep_layers")
 COMMIT = re.compile(r"[0-9a-f]{40}")
-HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-SMALL_FILES = ["*.json", "*.txt", "*.model", "*.jinja", "*.spm", "*.tiktoken"]
 
 
 @dataclass(frozen=True)
@@ -189,44 +187,19 @@ class TransformerBody:
             return folder, self.source
         return self._download(weights), f"{self.source}@{self.revision or 'unpinned'}"
 
-    def _local(self, place: str) -> Path | None:
-        """Return the checkpoint's folder for a local `place`, None when it reads as a hub id."""
-        if place.startswith("package:"):
-            return bodyfiles.package_folder(place)
-        path = Path(place).expanduser()
-        if path.is_dir():
-            return bodyfiles.checkpoint_folder(path)
-        if path.exists():
-            raise WeightsError(f"{place}: a body is a folder; found a file; name the folder that holds it")
-        if place.startswith((".", "/", "~")) or not HUB_ID.fullmatch(place):
-            raise WeightsError(
-                f"{place}: no such folder; found nothing at {path.absolute()}; give an existing folder, a hub id "
-                "(organisation/name), a run folder, or package:<module>/<path> as body.source"
-            )
-        return None
+    @staticmethod
+    def _local(place: str) -> Path | None:
+        return bodyfiles.local_folder(place)
 
     def _download(self, weights: bool) -> Path:
-        import huggingface_hub
-        from huggingface_hub import errors
-
         if self.trust_remote_code and not COMMIT.fullmatch(self.revision or ""):
             raise ConfigError(
                 f"body.revision: code that may run must be one that was read; found {self.revision or 'no revision'}; "
                 "give the 40 hexadecimal digits of a commit, or body.trust_remote_code=false"
             )
-        wanted = SMALL_FILES + (["*.py"] if self.trust_remote_code else [])
+        wanted = ["*.py"] if self.trust_remote_code else []
         wanted += [WEIGHTS, INDEX, "model-*.safetensors"] if weights else []
-        try:
-            # Nested folders hold other formats (onnx/, openvino/): gigabytes that are never read.
-            folder = huggingface_hub.snapshot_download(
-                self.source, revision=self.revision, allow_patterns=wanted, ignore_patterns=["*/*"]
-            )
-        except (errors.HfHubHTTPError, OSError, ValueError) as fault:
-            raise WeightsError(
-                f"{self.source}: the hub did not give it; found {one_line(fault)}; check the id, body.revision and "
-                "the network (HF_HUB_OFFLINE=1 uses the cache alone), or give a folder as body.source"
-            ) from fault
-        return Path(folder)
+        return bodyfiles.downloaded(self.source, self.revision, wanted)
 
 
 def _notice(origin: str, code: tuple[Path, ...]) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headswap.bodyfiles import read_json
+from headswap.bodyfiles import OWN_TYPES, read_json
 from headswap.errors import ConfigError
 from headswap.tokenizer_check import PROBES
 
@@ -41,7 +41,13 @@ FORMS = {
 
 def form_of(folder: Path) -> tuple[str, Form]:
     """Return a checkpoint's class and its form. Raises ConfigError where ONNX cannot serve it."""
-    names = read_json(folder / "config.json").get("architectures") or ["none"]
+    config = read_json(folder / "config.json")
+    names = config.get("architectures") or ["none"]
+    if config.get("model_type") in OWN_TYPES:
+        raise ConfigError(
+            f"{folder}: recurrent cells are not exported; found {names[0]}: torch.onnx fixes the number of tokens that "
+            "a layer of cells reads; use headswap predict, or a transformer body"
+        )
     for ending, form in FORMS.items():
         if names[0].endswith(ending):
             return names[0], form

@@ -1,4 +1,7 @@
-"""Metrics of predicted tokens, masked or next, from each example's loss sum, right ones and count of targets."""
+"""Metrics of predicted tokens, from each example's loss sum, right ones and count of targets.
+
+Masked tokens, next ones, or those of a text to write: each of these given the true ones before it (teacher forcing).
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,14 @@ if TYPE_CHECKING:
 class Predicted(Offline):
     """What the metrics of predicted tokens share; long examples count more, so none is a mean over examples."""
 
-    problems: ClassVar[tuple[Problem, ...]] = ("masked_language_modeling", "causal_language_modeling")
+    problems: ClassVar[tuple[Problem, ...]] = (
+        "masked_language_modeling", "causal_language_modeling", "sequence_to_sequence",
+    )  # fmt: skip
     form: ClassVar[str] = "sums"
     column: ClassVar[int] = 0
 
     def given(self, answers: Answers) -> dict[str, Any]:
-        return {"predictions": answers.predictions}
+        return {"predictions": _sums(answers)}
 
     def score(self, predictions: Any, references: Any = None) -> float:
         totals = self._columns(predictions).sum(axis=0)
@@ -34,7 +39,7 @@ class Predicted(Offline):
 
     def sums(self, answers: Answers) -> np.ndarray:
         """Return each example's loss, or right ones, and its targets."""
-        return self._columns(answers.predictions)
+        return self._columns(_sums(answers))
 
     def of_sums(self, totals: np.ndarray) -> float:
         return float(totals[0] / totals[1]) if totals[1] else math.nan
@@ -43,6 +48,11 @@ class Predicted(Offline):
         import numpy as np
 
         return np.asarray(outputs, dtype=np.float64)[:, [self.column, 2]]
+
+
+def _sums(answers: Answers) -> Any:
+    """Return [examples, 3]; where the predictions are texts, the sums are the outputs."""
+    return answers.outputs if answers.labels.problem == "sequence_to_sequence" else answers.predictions
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,7 @@ def load(folder: Path, auto_class: str, trust_remote_code: bool = False) -> tupl
     import transformers
     from safetensors import SafetensorError
 
+    import headswap.recurrent  # noqa: F401 (the Auto classes know them from then on)
     from headswap.architecture import quiet
     from headswap.encoded import pad_token_id
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from headswap.errors import ConfigError
 from headswap.phases import Phase, Rule
 
-_BIAS = r"^body\..*bias$"
+_BIAS = r"^body\..*bias(_[ih]h_l\d+)?$"  # a recurrent cell has two: bias_ih_l0, bias_hh_l0
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class BiasOnly:
     """
 
     def phases(self, names: Sequence[str]) -> list[Phase]:
-        if not any(name.startswith("body.") and name.endswith("bias") for name in names):
+        if not any(re.search(_BIAS, name) for name in names):
             raise ConfigError(
                 "strategy: this body has no biases to tune; found none in its weights' names (T5, Llama and "
                 "ModernBERT have none); use strategy=lora or strategy=probe"

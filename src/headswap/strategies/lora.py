@@ -94,6 +94,10 @@ class Lora:
         """Return the names of the layers that get an adapter."""
         from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as KNOWN
 
+        if not layers:
+            remedy = "use strategy=full or strategy=bias_only"
+            what = f"{type(model).__name__} without any"
+            raise ConfigError(f"strategy: adapters stand beside linear layers of the body; found {what}; {remedy}")
         if self.target_modules == ALL_LINEAR:
             return list(layers)
         wanted = KNOWN.get(model.config.model_type, []) if self.target_modules is None else self.target_modules

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from headswap.contracts import Metric
 from headswap.spine import StudyConfig
 from headswap.study.calibration import Calibration, calibration
 from headswap.study.confusion import Confusion, confusion
@@ -22,17 +23,26 @@ class Answered:
     calibration: tuple[Calibration, ...] = ()
 
 
-def answered(groups: Groups, study: StudyConfig) -> Answered:
-    """Look into the answers of the largest size at which treatment and control have pairs."""
+def answered(groups: Groups, study: StudyConfig, metric: Metric | None = None) -> Answered:
+    """Look into the answers of the largest size at which treatment and control have pairs.
+
+    Args:
+        metric: the primary one, to score parts of the examples with.
+    """
     sizes = [size for arm, size in groups if arm == study.treatment]
     found = [(size, paired(groups[study.treatment, size], groups.get((study.control, size), []))) for size in sizes]
     size, pairs = next(((size, pairs) for size, pairs in reversed(found) if pairs), (None, []))
     if not pairs:
         return Answered()
+    others = {
+        arm: runs
+        for (arm, each), runs in groups.items()
+        if each == size and arm not in (study.treatment, study.control)
+    }
     known = [calibration(runs, study.confidence) for (_, each), runs in groups.items() if each == size]
     return Answered(
         confusion(pairs, study.confidence),
-        slices(pairs, study.confidence),
+        slices(pairs, study.confidence, metric, others),
         one_sided(pairs),
         tuple(each for each in known if each is not None),
     )

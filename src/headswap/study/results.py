@@ -183,7 +183,7 @@ def compare(
         body_changes=body_changes(groups, study.confidence),
         kept_layers=kept_layers(groups, study, metric),
         arrivals=arrivals(groups, study),
-        answered=answered(groups, study),
+        answered=answered(groups, study, metric),
         further=beyond,
         power_laws=laws_by_arm(groups),
     )

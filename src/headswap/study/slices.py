@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from headswap.answers import Summed
+from headswap.contracts import Metric
 from headswap.study.contrasts import Pair, example_values
+from headswap.study.linearised import linearised_interval, pseudo_values
 from headswap.study.page import NONE, Figure, Plot, Table
 from headswap.study.runs import FinishedRun, test_column
 from headswap.study.statistics import Interval, crossed_interval
@@ -22,6 +26,8 @@ if TYPE_CHECKING:
 BUCKETS = 4
 MOST_CLASSES = 20
 Kind = Literal["all", "class", "length"]
+Part = tuple[Kind, str, NDArray]
+"""What a part is told apart by, its name, and which test examples are its own."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +40,16 @@ class Slice:
     treatment: float
     control: float
     interval: Interval
+    others: Mapping[str, float] = field(default_factory=dict)
+    """Further arms' scores, where their runs have what these are made of."""
 
 
 @dataclass(frozen=True)
 class Slices:
     """The paired difference on all test examples and on parts of them.
 
-    `metric` is the primary one where it is a mean over examples, else accuracy where rows have one label.
+    `metric` is the primary one where it is a mean over examples or a function of sums over them; where rows have one
+    label, accuracy stands in for what is no mean.
     """
 
     metric: str
@@ -51,27 +60,83 @@ class Slices:
         return [each for each in self.slices if each.kind == kind]
 
 
-def slices(pairs: Sequence[Pair], confidence: float) -> Slices | None:
+def slices(
+    pairs: Sequence[Pair],
+    confidence: float,
+    metric: Metric | None = None,
+    others: Mapping[str, Sequence[FinishedRun]] | None = None,
+) -> Slices | None:
     """Return the differences by class and by length; None where examples have no value of their own, or no parts.
 
     Runs of before lengths were written, and baselines, lack them: then the classes alone are told apart.
+
+    Args:
+        metric: the primary one; where it is no mean over examples but a function of sums over them (BLEU), a part is
+            scored by the sums of its examples.
+        others: the runs of further arms, whose scores stand beside.
     """
-    found = [[_values(run) for run in pair] for pair in pairs]
-    scored = [[values for values in pair if values is not None] for pair in found]
-    if any(len(pair) < 2 for pair in scored):
-        return None
-    values = np.array(scored, dtype=float).transpose(1, 0, 2)
+    judge = _Judge(pairs, confidence, metric, others or {})
     parts = [*_classes(pairs[0][0]), *_lengths(pairs)]
-    if not parts:
+    if not parts or not (judge.means or judge.summed):
         return None
     kept = sorted((part for part in parts if part[0] == "class"), key=lambda part: -part[2].sum())[:MOST_CLASSES]
     names = {name for _, name, _ in kept}
-    everything: tuple[Kind, str, NDArray] = "all", "all", np.ones(values.shape[2], dtype=bool)
+    everything: Part = "all", "all", np.ones(len(pairs[0][0].ids), dtype=bool)
     shown = [everything, *(part for part in parts if part[0] == "length" or part[1] in names)]
     first = pairs[0][0]
-    metric = first.primary if first.result.get("per_example", {}).get(first.primary, False) else "accuracy"
+    other = judge.means and not first.result.get("per_example", {}).get(first.primary, False)
     left = sum(part[0] == "class" for part in parts) - len(kept)
-    return Slices(metric, tuple(_slice(part, values, confidence) for part in shown), left)
+    return Slices("accuracy" if other else first.primary, tuple(judge(part) for part in shown), left)
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """Scores parts of the test examples: by means over examples, or where some run has none by sums over them."""
+
+    pairs: Sequence[Pair]
+    confidence: float
+    metric: Metric | None
+    others: Mapping[str, Sequence[FinishedRun]]
+
+    def __call__(self, part: Part) -> Slice:
+        kind, name, mine = part
+        treatment, control = np.array([[self._score(run, mine) for run in pair] for pair in self.pairs]).T
+        arms = {arm: [self._score(run, mine) for run in runs] for arm, runs in self.others.items() if self._known(runs)}
+        return Slice(
+            kind, name, int(mine.sum()), float(treatment.mean()), float(control.mean()),
+            self._interval(mine, float((treatment - control).mean())),
+            {arm: float(np.mean(scores)) for arm, scores in arms.items()},
+        )  # fmt: skip
+
+    @functools.cached_property
+    def means(self) -> bool:
+        return all(_values(run) is not None for pair in self.pairs for run in pair)
+
+    @functools.cached_property
+    def summed(self) -> bool:
+        return all(self._has_sums(run) for pair in self.pairs for run in pair)
+
+    def _has_sums(self, run: FinishedRun) -> bool:
+        return isinstance(self.metric, Summed) and run.primary == self.metric.name and run.sums is not None
+
+    def _known(self, runs: Sequence[FinishedRun]) -> bool:
+        """Say whether all runs of an arm were tested on these examples, and have what they are scored by."""
+        ids = self.pairs[0][0].ids
+        able = all((_values(run) is not None) if self.means else self._has_sums(run) for run in runs)
+        return bool(runs) and able and all(np.array_equal(run.ids, ids) for run in runs)
+
+    def _score(self, run: FinishedRun, mine: NDArray) -> float:
+        metric: Any = self.metric
+        return _values(run)[mine].mean() if self.means else metric.of_sums(run.sums[mine].sum(axis=0))  # pyright: ignore
+
+    def _interval(self, mine: NDArray, gap: float) -> Interval:
+        metric: Any = self.metric
+        given: Any = [[_values(run) if self.means else run.sums for run in pair] for pair in self.pairs]
+        parts = [[each[mine] for each in pair] for pair in given]
+        if self.means:
+            return crossed_interval(np.array([first - second for first, second in parts], dtype=float), self.confidence)
+        shares = [np.subtract(*(pseudo_values(metric.of_sums, each) for each in pair)) for pair in parts]
+        return linearised_interval(np.array(shares), gap, self.confidence)
 
 
 def _values(run: FinishedRun) -> NDArray | None:
@@ -79,14 +144,14 @@ def _values(run: FinishedRun) -> NDArray | None:
     return (run.predictions == run.labels).astype(float) if values is None and run.classifies else values
 
 
-def _classes(run: FinishedRun) -> Iterator[tuple[Kind, str, NDArray]]:
+def _classes(run: FinishedRun) -> Iterator[Part]:
     if run.problem == "single_label_classification":
         for number, name in enumerate(run.result.get("labels", ())):
             if (mine := run.labels == number).any():
                 yield "class", str(name), mine
 
 
-def _lengths(pairs: Sequence[Pair]) -> Iterator[tuple[Kind, str, NDArray]]:
+def _lengths(pairs: Sequence[Pair]) -> Iterator[Part]:
     """Yield the quarters by length, in tokens; fewer where many examples are equally long."""
     columns = (test_column(run, "length") for arm in zip(*pairs, strict=True) for run in arm)
     found = next((column for column in columns if column is not None and len(column)), None)
@@ -99,13 +164,6 @@ def _lengths(pairs: Sequence[Pair]) -> Iterator[tuple[Kind, str, NDArray]]:
         mine = bucket == each
         low, high = int(lengths[mine].min()), int(lengths[mine].max())
         yield "length", f"{count(low)} to {count(high)} tokens" if low < high else plural(low, "token"), mine
-
-
-def _slice(part: tuple[Kind, str, NDArray], values: NDArray, confidence: float) -> Slice:
-    kind, name, mine = part
-    treatment, control = values[:, :, mine]
-    interval = crossed_interval(treatment - control, confidence)
-    return Slice(kind, name, int(mine.sum()), float(treatment.mean()), float(control.mean()), interval)
 
 
 def slices_figure(comparison: Comparison) -> Figure | None:
@@ -154,6 +212,8 @@ def _caption(found: Slices, comparison: Comparison, unit: Unit) -> str:
         caption += f" {_opening(Unit(comparison.metric).name)} is no mean over examples, so {unit.name} stands here."
     if found.of("length"):
         caption += " Lengths: tokens that the model was given of a row, in quarters."
+    if found.of("all")[0].others:
+        caption += " The table has the other arms' scores as well."
     if found.classes_left_out:
         caption += f" {plural(found.classes_left_out, 'label')} with fewer rows left out."
     return caption
@@ -165,10 +225,12 @@ def _table(found: Slices, comparison: Comparison, unit: Unit) -> Table:
     rows = tuple(
         (kinds[each.kind], each.name, count(each.examples), unit.score(each.treatment), unit.score(each.control),
          unit.difference(each.interval.mean),
-         *(NONE if end is None else unit.signed(end) for end in (each.interval.low, each.interval.high)))
+         *(NONE if end is None else unit.signed(end) for end in (each.interval.low, each.interval.high)),
+         *map(unit.score, each.others.values()))
         for each in found.slices
     )  # fmt: skip
     columns = ("by", "part", "test rows", study.treatment, study.control, "difference", f"{share} low", f"{share} high")
+    columns += tuple(found.slices[0].others)
     return Table(f"{_opening(unit.name)} on parts of the test rows", columns, rows, words=2)
 
 

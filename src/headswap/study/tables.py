@@ -105,6 +105,7 @@ def cost_table(comparison: Comparison) -> Table:
             count(score.examples),
             NONE if score.flops is None else flops(score.flops),
             *(seconds(score.seconds[name]) for name in ("train", "evaluate", "total")),
+            *_sizes(score.parameters),
         )
         for score in comparison.scores
     )
@@ -112,7 +113,15 @@ def cost_table(comparison: Comparison) -> Table:
     title = f"Cost: means a run, FLOPs of training alone; all finished runs together {seconds(total)}"
     words = comparison.words
     columns = ("arm", words.rows, "runs", "steps", f"{words.seen}s", "FLOPs", "train", "evaluate", "total")
-    return Table(title, columns, rows)
+    return Table(title, (*columns, "parameters", "without embeddings"), rows)
+
+
+def _sizes(parameters: Mapping[str, int]) -> tuple[str, str]:
+    """Return a model's parameters, and those of them that compute: its layers and its head."""
+    if "body" not in parameters:
+        return NONE, NONE
+    whole, below = parameters["body"] + parameters["head"], parameters.get("embeddings")
+    return count(whole), NONE if below is None else count(whole - below)
 
 
 def excluded_table(comparison: Comparison) -> Table:

@@ -18,6 +18,7 @@ from headswap.sources import Table
 from headswap.table_task import model_inputs
 from headswap.targets import Frame, altered, set_languages
 from headswap.text_task import TextTask, encode_texts
+from headswap.token_targets import TokenCrossEntropy
 
 if TYPE_CHECKING:
     import datasets
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedTokenizerBase
 
     Batch = Mapping[str, torch.Tensor]
+
+_SUMS = 3
+"""What stands before the tokens of an observed feature: the target's sum of losses, tokens right, tokens."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +145,9 @@ class SequenceToSequence(TextTask):
     def observe(self, model: Any, batch: Batch, output: Any) -> list[np.ndarray]:
         """Return the tokens that the model writes by itself, without what the decoder starts with and the end.
 
+        Before them, of each feature: the unsmoothed losses of the target's tokens, each given the true ones before it
+        (teacher forcing), their sum; how many of them are ranked first; how many there are; zeros without a target.
+
         The model keeps the settings: once saved, its generate() writes the same in plain transformers. (They cannot
         only be passed: generate() fills in what they leave open from the model's own.)
         """
@@ -153,11 +160,12 @@ class SequenceToSequence(TextTask):
         settings = plain.generation_config = self.generation(plain, batch)
         written = plain.generate(**model_inputs(batch), **read, generation_config=settings)
         ends = np.atleast_1d(settings.eos_token_id)
-        found = [_until(row, ends).astype(np.float32) for row in written[:, 1:].cpu().numpy()]
+        found = [_until(row, ends).astype(np.float64) for row in written[:, 1:].cpu().numpy()]
+        sums = np.zeros((len(found), _SUMS))
         if output is not None:
-            sound = output.logits.isfinite().flatten(1).all(dim=1).tolist()
-            found = [row if good else np.full(1, np.nan) for row, good in zip(found, sound, strict=True)]
-        return found
+            sums = TokenCrossEntropy().sums(output.logits.detach(), batch["labels"]).cpu().numpy().astype(np.float64)
+            sums[~output.logits.isfinite().flatten(1).all(dim=1).cpu().numpy()] = np.nan
+        return [np.concatenate([before, row]) for before, row in zip(sums, found, strict=True)]
 
     def generation(self, model: Any, batch: Batch) -> GenerationConfig:
         """Return how texts are written: this task's fields, the model's special tokens and those it must not write.
@@ -188,7 +196,7 @@ class SequenceToSequence(TextTask):
     def answers(self, observed: Observed) -> Answers:
         targets = observed.rows[self.references or self.target]
         references = [list(each) if self.references else [each] for each in targets]
-        return Answers(_texts(observed), references, observed.labels)
+        return Answers(_texts(observed), references, observed.labels, [each[:_SUMS] for each in observed.outputs])
 
     def results(self, observed: Observed) -> list[Generated]:
         return [Generated(text) for text in _texts(observed)]
@@ -246,5 +254,5 @@ def _labels_first(batch: dict[str, torch.Tensor], split: str, features: np.ndarr
 
 
 def _texts(observed: Observed) -> list[str]:
-    rows = [tokens.astype(int).tolist() for tokens in observed.outputs]
+    rows = [each[_SUMS:].astype(int).tolist() for each in observed.outputs]
     return list(observed.tokenizer.batch_decode(rows, skip_special_tokens=True))

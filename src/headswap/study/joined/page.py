@@ -12,15 +12,16 @@ from typing import Any
 
 from headswap.errors import ConfigError
 from headswap.records import write_json, write_text
-from headswap.study.joined import tables
+from headswap.study.joined import by_length, tables
 from headswap.study.joined.figures import figures
 from headswap.study.joined.joining import Joined, join
 from headswap.study.joined.reading import SUMMARY, StudyRead, read_studies
 from headswap.study.joined.verdict import title, verdict
-from headswap.study.page import Table, render_page, without_empty_columns
+from headswap.study.page import Figure, Table, render_page, without_empty_columns
 from headswap.study.results import plain
 from headswap.study.sheets import write_tables
 from headswap.study.static import write_drawings
+from headswap.study.traces import DASHES
 from headswap.study.verdict import bracket
 
 PAGE, ROWS = "joined.html", "joined.csv"
@@ -40,8 +41,8 @@ def publish(folders: Sequence[Path], out: Path | None = None) -> tuple[Joined, P
     write_json(folder / SUMMARY, plain(_summary(joined, folder)))
     write_text(folder / ROWS, _csv(tables.plain_rows(joined, folder)))
     write_text(folder / PAGE, render(joined, folder, files=True))
-    drawn = figures(joined)
-    write_drawings(drawn, {}, folder)
+    drawn = all_figures(joined)
+    write_drawings(drawn, _places(joined), folder)
     write_tables({figure.name: figure.table for figure in drawn}, folder)
     return joined, folder
 
@@ -57,26 +58,42 @@ def default_folder(studies: Sequence[StudyRead]) -> Path:
 def show(joined: Joined, folder: Path, console: Any) -> None:
     """Print the table, the sentences and the page's place."""
     console.print(tables.terminal_table(joined))
-    for sentence in (*verdict(joined), *joined.warnings):
+    for sentence in (*said(joined), *joined.warnings):
         console.print(sentence, markup=False, highlight=False)
     console.print(f"report: {folder / PAGE}", markup=False, highlight=False, soft_wrap=True)
 
 
+def said(joined: Joined) -> list[str]:
+    """Return the sentences: of the studies' verdicts, and of what was learned at which length where they have some."""
+    return [*verdict(joined), *by_length.sentences(by_length.by_length(joined.studies))]
+
+
+def all_figures(joined: Joined) -> list[Figure]:
+    """Return the figures of the verdicts, and those against length where the tasks have some."""
+    found = by_length.by_length(joined.studies)
+    return [*figures(joined), *by_length.figures(found, _places(joined), joined.confidence)]
+
+
 def render(joined: Joined, folder: Path, files: bool = False) -> str:
     """Return the page as text, with links as they are from `folder`; with `files` to its drawings too."""
+    places, found, drawn = _places(joined), by_length.by_length(joined.studies), all_figures(joined)
+    lengths = [by_length.table(found, joined.confidence)] if found else []
     return render_page(
         TEMPLATE,
-        figures(joined),
+        drawn,
         files=files,
+        legends={each.name: [_entry(arm, places[arm]) for arm in each.arms] for each in drawn},
         title=title(joined),
         names=(joined.main.treatment, joined.main.control),
         total=f"{len(joined.studies)} {joined.nouns}",
         hero=hero(joined),
-        statements=verdict(joined),
+        statements=said(joined),
         warnings=joined.warnings,
         design=list(tables.design(joined)),
         main=tables.main_table(joined, folder),
-        results=_filled(tables.aggregate_table(joined), tables.arms_table(joined), tables.speed_table(joined)),
+        results=_filled(
+            *lengths, tables.aggregate_table(joined), tables.arms_table(joined), tables.speed_table(joined)
+        ),
         cautions=tables.warnings_table(joined),
     )
 
@@ -102,15 +119,27 @@ def _summary(joined: Joined, folder: Path) -> dict[str, Any]:
         "treatment": joined.main.treatment,
         "control": joined.main.control,
         "confidence": joined.confidence,
-        "verdict": verdict(joined),
+        "verdict": said(joined),
         "warnings": joined.warnings,
         "aggregates": [dataclasses.asdict(each) for each in joined.aggregates],
         "left_out": joined.left_out,
+        "by_length": by_length.plain(by_length.by_length(joined.studies), joined.confidence),
         "studies": [
             row | {"primary": dataclasses.asdict(each.primary)}
             for row, each in zip(tables.plain_rows(joined, folder), joined.studies, strict=True)
         ],
     }
+
+
+def _places(joined: Joined) -> dict[str, int]:
+    """Return each arm's place among the colours: the treatment is 0 and the control 1, as in every study."""
+    arms = (joined.main.treatment, joined.main.control, *(a for s in joined.studies for a in s.comparison.arms))
+    return {arm: place % len(DASHES) for place, arm in enumerate(dict.fromkeys(arms))}
+
+
+def _entry(arm: str, place: int) -> dict[str, Any]:
+    dash = DASHES[place]
+    return {"arm": arm, "index": place, "dash": "none" if dash == "solid" else dash.replace("px", "")}
 
 
 def _csv(rows: Sequence[dict[str, Any]]) -> str:

@@ -48,6 +48,12 @@ class StudyRead:
         return self.config.choices.get("body", "body")
 
     @property
+    def length(self) -> int | None:
+        """The length of the task's texts, where it is a setting of the task."""
+        found = self.config.task.get("length") if isinstance(self.config.task, dict) else None
+        return found if isinstance(found, int) else None
+
+    @property
     def table(self) -> str:
         """The name of the task's file, where it has one."""
         source = self.config.task.get("source") if isinstance(self.config.task, dict) else None
@@ -144,6 +150,7 @@ def _labelled(studies: Sequence[StudyRead]) -> list[StudyRead]:
         ("task", lambda each: each.table),
         ("body", lambda each: each.body),
         ("study", lambda each: f"{each.task}, {each.body}"),
+        ("study", lambda each: f"{each.task} {each.length}"),
         ("study", lambda each: each.config.name),
         ("study", lambda each: each.folder.name),
         ("study", lambda each: str(each.folder)),
