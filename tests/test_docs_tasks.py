@@ -26,11 +26,13 @@ OF_TASKS = [name for name in SECTIONS if name not in (OWN, MEASURED)]
 
 
 def options() -> set[str]:
-    """Return the tasks that take a reader's own files: all but the embedded default's, the hub's and a chain's own."""
+    """Return the tasks that take a reader's own files: not the embedded one, the hub's, a chain's, or rows drawn."""
     texts = {path.stem: path.read_text(encoding="utf-8") for path in (configuration.conf_dir() / "task").glob("*.yaml")}
     elsewhere = {"source", "of"}
     return {
-        name for name, text in texts.items() if "tweets" not in name and not elsewhere & yaml.safe_load(text).keys()
+        name
+        for name, text in texts.items()
+        if not ("tweets" in name or "parts/drawn" in text or elsewhere & yaml.safe_load(text).keys())
     }
 
 

@@ -34,7 +34,12 @@ EXAMPLES = {
     "regression": Answers(RNG.normal(size=30), RNG.normal(size=30), Labels(("score",), "regression")),
     "token_classification": Answers(WORDS, [WORDS[0], np.array([0]), np.array([1, 0])], LABELS),
     "question_answering": SPANS,
-    "sequence_to_sequence": Answers(["a red dog", "", "x"], [["a dog"], ["b", "c"], ["x"]], Labels(())),
+    "sequence_to_sequence": Answers(
+        ["a red dog", "", "x"],
+        [["a dog"], ["b", "c"], ["x"]],
+        Labels((), "sequence_to_sequence"),
+        list(RNG.random((3, 3)) + 1),
+    ),
     "masked_language_modeling": Answers(RNG.random((5, 3)) + 1, np.empty((5, 0)), Labels(())),
     "causal_language_modeling": Answers(RNG.random((5, 3)) + 1, np.empty((5, 0)), Labels(())),
 }

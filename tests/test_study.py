@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from headswap import launch
-from headswap.errors import ConfigError, RunError
+from headswap.errors import ConfigError, DataError, RunError
 from headswap.records import read_json
 from headswap.study import execute
 from headswap.study.plan import plan, study_folder
@@ -255,9 +255,18 @@ def test_a_failed_run_is_excluded_with_its_reason_and_the_study_ends(study, tabl
 
 
 def test_a_study_of_which_no_run_finished_is_an_error(tiny_body, table, tmp_path):
-    config = configured(table, tiny_body, tmp_path, "task.label=stars", "study.sizes=[20]", "study.seeds=1")
-    with pytest.raises(RunError, match=r"no run of the study finished; the first one said: .*stars"):
+    body = shutil.copytree(tiny_body, tmp_path / "cut")
+    (body / "tokenizer.json").write_text("{", encoding="utf-8")
+    config = configured(table, body, tmp_path, "study.sizes=[20]", "study.seeds=1")
+    with pytest.raises(RunError, match=r"no run of the study finished; the first one said: .*cut"):
         execute.execute(config)
+
+
+def test_what_the_data_lack_is_said_before_anything_trains(tiny_body, table, tmp_path):
+    config = configured(table, tiny_body, tmp_path, "task.label=stars", "study.sizes=[20]", "study.seeds=1")
+    with pytest.raises(DataError, match="no column 'stars'"):
+        execute.execute(config)
+    assert not list(tmp_path.rglob("result.json")) and not list(tmp_path.rglob("runs.json"))
 
 
 def test_without_a_number_of_workers_each_core_has_a_run(config, monkeypatch):
