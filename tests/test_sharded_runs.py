@@ -68,7 +68,11 @@ def weights(folder: RunFolder) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("kind", ["pull and mean", "phases"])
 def test_weights_in_pieces_learn_what_whole_ones_do(runs, kind):
     whole, pieces = runs.phases if kind == "phases" else (runs.ddp, runs.straight)
-    assert all(torch.allclose(value, weights(pieces)[name], atol=1e-6) for name, value in weights(whole).items())
+    # Attention's softmax is blind to the bias of the keys: its gradient is 0 but for rounding, which AdamW blows up.
+    learned = {name: value for name, value in weights(whole).items() if not name.endswith(".key.bias")}
+    found = weights(pieces)
+    apart = [name for name, value in learned.items() if not torch.allclose(value, found[name], atol=1e-6)]
+    assert apart == []
     losses = [folder.result()["scores"]["test"]["loss"] for folder in (whole, pieces)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
