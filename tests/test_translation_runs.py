@@ -169,7 +169,7 @@ def test_the_experiment_sets_the_architectures_side_by_side(words):
             getattr(made["lstm"], name) for name in ("task", "data", "metric")
         )
         assert config.body["tokenizer_source"] == str(tokenizer)
-        assert config.body["settings"]["dropout"] == 0.3
+        assert config.body["settings"]["dropout"] == 0.2
 
 
 def test_the_study_asks_for_its_tokenizer_by_the_key_that_sets_it():

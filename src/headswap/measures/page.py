@@ -5,9 +5,7 @@ Measures chain: speed_report, gradient_report -> page (end). The page stands on 
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +14,9 @@ from typing import Any
 
 from headswap.errors import ConfigError
 from headswap.records import write_json, write_text
-from headswap.study.page import Figure, Table, render_page
-from headswap.study.sheets import write_tables
+from headswap.study.page import Figure, Table, legends, render_page
+from headswap.study.sheets import records_sheet, write_tables
 from headswap.study.static import write_drawings
-from headswap.study.traces import DASHES
 
 TEMPLATE = Path(__file__).with_name("measures.html.j2")
 
@@ -69,7 +66,7 @@ def publish(report: Report, root: Path, out: Path | None = None) -> Path:
     digest = hashlib.sha256(json.dumps(report.settings, sort_keys=True).encode()).hexdigest()
     folder = out or root / f"{report.name}-{digest[:8]}"
     write_json(folder / f"{report.name}.json", dict(report.content))
-    write_text(folder / f"{report.name}.csv", _csv(report.rows))
+    write_text(folder / f"{report.name}.csv", records_sheet(report.rows))
     write_drawings(report.figures, report.places, folder)
     write_tables({figure.name: figure.table for figure in report.figures} | dict(report.tables), folder)
     write_text(folder / f"{report.name}.html", render(report))
@@ -78,18 +75,4 @@ def publish(report: Report, root: Path, out: Path | None = None) -> Path:
 
 def render(report: Report) -> str:
     """Return the page as text."""
-    legends = {figure.name: [_entry(arm, report.places[arm]) for arm in figure.arms] for figure in report.figures}
-    return render_page(TEMPLATE, report.figures, report=report, legends=legends)
-
-
-def _entry(arm: str, place: int) -> dict[str, Any]:
-    dash = DASHES[place]
-    return {"arm": arm, "index": place, "dash": "none" if dash == "solid" else dash.replace("px", "")}
-
-
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return render_page(TEMPLATE, report.figures, report=report, legends=legends(report.figures, report.places))

@@ -35,19 +35,22 @@ __all__ = [
     "RecurrentSeq2SeqModel",
 ]
 
-transformers.AutoConfig.register(RecurrentConfig.model_type, RecurrentConfig, exist_ok=True)
-_SERVED: dict[str, Any] = {
-    "AutoModel": RecurrentModel,
-    "AutoModelForCausalLM": RecurrentForCausalLM,
-    "AutoModelForMaskedLM": RecurrentForMaskedLM,
-    "AutoModelForMultipleChoice": RecurrentForMultipleChoice,
-    "AutoModelForQuestionAnswering": RecurrentForQuestionAnswering,
-    "AutoModelForSequenceClassification": RecurrentForSequenceClassification,
-    "AutoModelForTokenClassification": RecurrentForTokenClassification,
+_SERVED: dict[type[RecurrentConfig], dict[str, Any]] = {
+    RecurrentConfig: {
+        "AutoModel": RecurrentModel,
+        "AutoModelForCausalLM": RecurrentForCausalLM,
+        "AutoModelForMaskedLM": RecurrentForMaskedLM,
+        "AutoModelForMultipleChoice": RecurrentForMultipleChoice,
+        "AutoModelForQuestionAnswering": RecurrentForQuestionAnswering,
+        "AutoModelForSequenceClassification": RecurrentForSequenceClassification,
+        "AutoModelForTokenClassification": RecurrentForTokenClassification,
+    },
+    RecurrentSeq2SeqConfig: {
+        "AutoModel": RecurrentSeq2SeqModel,
+        "AutoModelForSeq2SeqLM": RecurrentForConditionalGeneration,
+    },
 }
-for _name, _kind in _SERVED.items():
-    getattr(transformers, _name).register(RecurrentConfig, _kind, exist_ok=True)
-
-transformers.AutoConfig.register(RecurrentSeq2SeqConfig.model_type, RecurrentSeq2SeqConfig, exist_ok=True)
-transformers.AutoModel.register(RecurrentSeq2SeqConfig, RecurrentSeq2SeqModel, exist_ok=True)
-transformers.AutoModelForSeq2SeqLM.register(RecurrentSeq2SeqConfig, RecurrentForConditionalGeneration, exist_ok=True)
+for _config, _kinds in _SERVED.items():
+    transformers.AutoConfig.register(_config.model_type, _config, exist_ok=True)
+    for _name, _kind in _kinds.items():
+        getattr(transformers, _name).register(_config, _kind, exist_ok=True)

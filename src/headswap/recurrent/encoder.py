@@ -163,7 +163,9 @@ class RecurrentModel(RecurrentPreTrainedModel):
     def __init__(self, config: RecurrentConfig) -> None:
         super().__init__(config)
         self.embeddings = RecurrentEmbeddings(config)
-        self.layers = nn.ModuleList(layer_of(config, place) for place in range(config.num_hidden_layers))
+        self.layers = nn.ModuleList(
+            layer_of(config, place, bidirectional=config.bidirectional) for place in range(config.num_hidden_layers)
+        )
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -211,17 +213,13 @@ class RecurrentModel(RecurrentPreTrainedModel):
         )
 
 
-def layer_of(config: Any, place: int, input_size: int | None = None) -> RecurrentLayer:
-    """Return the layer of a config at this place from below.
-
-    Args:
-        input_size: width of what the first layer reads, None for the embeddings'.
-    """
+def layer_of(config: Any, place: int, *, bidirectional: bool) -> RecurrentLayer:
+    """Return the layer of a config at this place from below."""
     return RecurrentLayer(
         config.cell,
-        config.hidden_size if place else (input_size or config.embedding_size),
+        config.hidden_size if place else config.embedding_size,
         config.hidden_size,
-        bidirectional=config.bidirectional,
+        bidirectional=bidirectional,
         layer_norm=config.layer_norm,
         residual=config.residual,
         dropout=config.dropout if place < config.num_hidden_layers - 1 else 0.0,

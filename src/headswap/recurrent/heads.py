@@ -38,13 +38,19 @@ class _Headed(RecurrentPreTrainedModel):
         self.dropout = nn.Dropout(config.dropout)
 
 
-class RecurrentForSequenceClassification(_Headed):
-    """One answer a text: the states, pooled, through a linear layer."""
+class _Classifier(_Headed):
+    """A linear layer as the head, as wide as there are labels, or `outputs`."""
+
+    outputs: int | None = None
 
     def __init__(self, config: RecurrentConfig) -> None:
         super().__init__(config)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels or 0)
+        self.classifier = nn.Linear(config.hidden_size, self.outputs or config.num_labels or 0)
         self.post_init()
+
+
+class RecurrentForSequenceClassification(_Classifier):
+    """One answer a text: the states, pooled, through a linear layer."""
 
     @can_return_tuple
     def forward(
@@ -61,13 +67,10 @@ class RecurrentForSequenceClassification(_Headed):
         return SequenceClassifierOutput(loss=loss, logits=logits, hidden_states=found.hidden_states)
 
 
-class RecurrentForMultipleChoice(_Headed):
+class RecurrentForMultipleChoice(_Classifier):
     """One number a choice; inputs are (batch, choices, length)."""
 
-    def __init__(self, config: RecurrentConfig) -> None:
-        super().__init__(config)
-        self.classifier = nn.Linear(config.hidden_size, 1)
-        self.post_init()
+    outputs = 1
 
     @can_return_tuple
     def forward(
@@ -94,13 +97,8 @@ class RecurrentForMultipleChoice(_Headed):
         return MultipleChoiceModelOutput(loss=loss, logits=logits, hidden_states=found.hidden_states)
 
 
-class RecurrentForTokenClassification(_Headed):
+class RecurrentForTokenClassification(_Classifier):
     """One answer a token."""
-
-    def __init__(self, config: RecurrentConfig) -> None:
-        super().__init__(config)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels or 0)
-        self.post_init()
 
     @can_return_tuple
     def forward(

@@ -22,8 +22,13 @@ from transformers.modeling_outputs import Seq2SeqLMOutput, Seq2SeqModelOutput
 from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from headswap.recurrent.attention import ATTENTIONS
-from headswap.recurrent.cells import RecurrentLayer
-from headswap.recurrent.encoder import RecurrentConfig, RecurrentModel, RecurrentPreTrainedModel, check_recurrence
+from headswap.recurrent.encoder import (
+    RecurrentConfig,
+    RecurrentModel,
+    RecurrentPreTrainedModel,
+    check_recurrence,
+    layer_of,
+)
 
 IGNORED = -100
 
@@ -109,16 +114,12 @@ class RecurrentDecoder(nn.Module):
 
     def __init__(self, config: RecurrentSeq2SeqConfig) -> None:
         super().__init__()
-        width, last = config.hidden_size, config.num_hidden_layers - 1
+        width = config.hidden_size
         self.norm = nn.LayerNorm(config.embedding_size) if config.layer_norm else None
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(
-            RecurrentLayer(
-                config.cell, width if place else config.embedding_size, width, layer_norm=config.layer_norm,
-                residual=config.residual, dropout=config.dropout if place < last else 0.0,
-            )
-            for place in range(last + 1)
-        )  # fmt: skip
+            layer_of(config, place, bidirectional=False) for place in range(config.num_hidden_layers)
+        )
         self.attention = ATTENTIONS[config.attention](width)
         self.mix = nn.Linear(width if self.attention is None else 2 * width, config.embedding_size)
 

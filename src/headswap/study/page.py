@@ -7,7 +7,7 @@ forbids every request, so that the page shows the same in ten years. A study's r
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from headswap.study.traces import ARM_COLOURS, palettes
+from headswap.study.traces import ARM_COLOURS, DASHES, palettes
 
 HERE = Path(__file__).parent
 NONE = "–"
@@ -69,6 +69,20 @@ def render_page(template: Path, figures: Sequence[Figure], **values: Any) -> str
     payload = {"palettes": palettes(), "plots": drawn}
     given = {"figures": figures, "payload": payload, "arm_colours": ARM_COLOURS, "plotly": _plotly()}
     return environment.get_template(template.name).render(**given, **values)
+
+
+def legends(figures: Sequence[Figure], places: Mapping[str, int]) -> dict[str, list[dict[str, Any]]]:
+    """Return figure -> what its legend shows of each arm.
+
+    Args:
+        places: arm -> its place among the colours and dashes.
+    """
+    return {figure.name: [_legend_entry(arm, places[arm]) for arm in figure.arms] for figure in figures}
+
+
+def _legend_entry(arm: str, place: int) -> dict[str, Any]:
+    dash = DASHES[place]
+    return {"arm": arm, "index": place, "dash": "none" if dash == "solid" else dash.replace("px", "")}
 
 
 def without_empty_columns(table: Table) -> Table:

@@ -192,17 +192,16 @@ def check_sizes(cells: Sequence[Planned]) -> None:
     Raises:
         DataError: the smallest or the largest size asks for more rows than there are, or for too few.
     """
-    waiting = [cell for cell in cells if cell.size is not None and not cell.job.folder.finished]
-    by_size = {cell.size: cell for cell in sorted(waiting, key=lambda cell: cell.size or 0)}
-    for cell in [by_size[size] for size in dict.fromkeys([*list(by_size)[:1], *list(by_size)[-1:]])]:
-        config = cell.job.config
+    waiting = {cell.size: cell for cell in cells if cell.size is not None and not cell.job.folder.finished}
+    for size in sorted({min(waiting), max(waiting)}) if waiting else ():
+        config = waiting[size].job.config
         try:
             configuration.build_plugs(config).task.load(DataRequest.of(config.data), Seeds(config.seed))
         except DataError as fault:
             if not str(fault).startswith("data."):
                 raise
             raise DataError(
-                f"study.sizes: the data have no such {cell.size} rows; {fault}; of {cell.size} rows "
+                f"study.sizes: the data have no such {size} rows; {fault}; of {size} rows "
                 f"study.validation_share={config.study.validation_share} are validation: change either"
             ) from None
 

@@ -14,12 +14,12 @@ from headswap.study.calibration import calibration_table
 from headswap.study.contrasts import Contrast
 from headswap.study.figures import figures
 from headswap.study.one_sided import one_sided_tables
-from headswap.study.page import Figure, Table, render_page, without_empty_columns
+from headswap.study.page import Table, legends, render_page, without_empty_columns
 from headswap.study.results import Comparison, plain
 from headswap.study.sheets import write_tables
 from headswap.study.speed_tables import convergence_table, labels_table, power_law_table, survival_table
 from headswap.study.static import write_drawings
-from headswap.study.traces import DASHES, arm_index
+from headswap.study.traces import arm_index
 from headswap.study.tuning_drawings import tuning_table
 from headswap.study.units import Unit, bracket, count
 from headswap.study.verdict import beside, headline, is_provisional, title, verdict
@@ -35,14 +35,14 @@ def write_report(comparison: Comparison, folder: Path) -> Path:
     path = folder / "report.html"
     path.write_text(render(comparison, files=True), encoding="utf-8")
     drawn = figures(comparison)
-    write_drawings(drawn, {arm: arm_index(arm, comparison) for arm in comparison.arms}, folder)
+    write_drawings(drawn, _places(comparison), folder)
     write_tables(named_tables(comparison) | {figure.name: figure.table for figure in drawn}, folder)
     return path
 
 
 def render(comparison: Comparison, files: bool = False) -> str:
     """Return the page as text; with `files` it links to the figures and tables that are to lie beside it."""
-    drawn = figures(comparison)
+    drawn, places = figures(comparison), _places(comparison)
     return render_page(
         TEMPLATE,
         drawn,
@@ -54,12 +54,17 @@ def render(comparison: Comparison, files: bool = False) -> str:
         statements=verdict(comparison),
         beside=beside(comparison),
         design=list(tables.design(comparison)),
-        legends={figure.name: _legend(figure, comparison) for figure in drawn},
+        legends=legends(drawn, places),
         tables=named_tables(comparison),
         results=RESULTS,
         one_sided=comparison.answered.one_sided,
         configs={arm: yaml.safe_dump(plain(node), sort_keys=False) for arm, node in comparison.configs.items()},
     )
+
+
+def _places(comparison: Comparison) -> dict[str, int]:
+    arms = (comparison.study.treatment, comparison.study.control, *comparison.arms)
+    return {arm: arm_index(arm, comparison) for arm in arms}
 
 
 def named_tables(comparison: Comparison) -> dict[str, Table]:
@@ -165,12 +170,3 @@ def _difference(contrast: Contrast | None, unit: Unit) -> str:
         return tables.NONE
     text = f"{unit.difference(contrast.interval.mean)} {bracket(contrast.interval, unit)}".rstrip()
     return f"{text}, {contrast.said}"
-
-
-def _legend(figure: Figure, comparison: Comparison) -> list[dict[str, Any]]:
-    places = {arm: arm_index(arm, comparison) for arm in figure.arms}
-    return [{"arm": arm, "index": index, "dash": _dash(DASHES[index])} for arm, index in places.items()]
-
-
-def _dash(dash: str) -> str:
-    return "none" if dash == "solid" else dash.replace("px", "")

@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from headswap.records import write_text
 from headswap.study.page import NONE, Table
@@ -41,6 +42,15 @@ def sheet(table: Table) -> str:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow([name for name, _ in columns])
     writer.writerows(zip(*(cells for _, cells in columns), strict=True))
+    return file.getvalue()
+
+
+def records_sheet(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return records as CSV under the names of the first one's values, which all of them have."""
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     return file.getvalue()
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import hashlib
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +15,9 @@ from headswap.study.joined.figures import figures
 from headswap.study.joined.joining import Joined, join
 from headswap.study.joined.reading import SUMMARY, StudyRead, read_studies
 from headswap.study.joined.verdict import title, verdict
-from headswap.study.page import Figure, Table, render_page, without_empty_columns
+from headswap.study.page import Figure, Table, legends, render_page, without_empty_columns
 from headswap.study.results import plain
-from headswap.study.sheets import write_tables
+from headswap.study.sheets import records_sheet, write_tables
 from headswap.study.static import write_drawings
 from headswap.study.traces import DASHES
 from headswap.study.verdict import bracket
@@ -39,7 +37,7 @@ def publish(folders: Sequence[Path], out: Path | None = None) -> tuple[Joined, P
     joined = join(read_studies(folders))
     folder = out or default_folder(joined.studies)
     write_json(folder / SUMMARY, plain(_summary(joined, folder)))
-    write_text(folder / ROWS, _csv(tables.plain_rows(joined, folder)))
+    write_text(folder / ROWS, records_sheet(tables.plain_rows(joined, folder)))
     write_text(folder / PAGE, render(joined, folder, files=True))
     drawn = all_figures(joined)
     write_drawings(drawn, _places(joined), folder)
@@ -82,7 +80,7 @@ def render(joined: Joined, folder: Path, files: bool = False) -> str:
         TEMPLATE,
         drawn,
         files=files,
-        legends={each.name: [_entry(arm, places[arm]) for arm in each.arms] for each in drawn},
+        legends=legends(drawn, places),
         title=title(joined),
         names=(joined.main.treatment, joined.main.control),
         total=f"{len(joined.studies)} {joined.nouns}",
@@ -135,19 +133,6 @@ def _places(joined: Joined) -> dict[str, int]:
     """Return each arm's place among the colours: the treatment is 0 and the control 1, as in every study."""
     arms = (joined.main.treatment, joined.main.control, *(a for s in joined.studies for a in s.comparison.arms))
     return {arm: place % len(DASHES) for place, arm in enumerate(dict.fromkeys(arms))}
-
-
-def _entry(arm: str, place: int) -> dict[str, Any]:
-    dash = DASHES[place]
-    return {"arm": arm, "index": place, "dash": "none" if dash == "solid" else dash.replace("px", "")}
-
-
-def _csv(rows: Sequence[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def _filled(*made: Table) -> list[Table]:
