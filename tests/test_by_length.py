@@ -12,7 +12,7 @@ from headswap.study.joined.by_length import AtLength
 from headswap.study.joined.joining import join
 from headswap.study.joined.page import publish, render, said
 from headswap.study.joined.reading import read_studies
-from headswap.study.verdict import verdict
+from headswap.study.verdict import question, verdict
 from joined_studies import study_of
 from study_folders import Made
 
@@ -101,4 +101,9 @@ def test_no_verdict_on_two_architectures_speaks_of_transfer(tmp_path):
     nothing = Ledger("llama from settings", "Made", "random", (), ("a", "b")).summary()
     bare = dataclasses.replace(comparison, ledgers={"finetune": nothing, "scratch": nothing})
     assert verdict(bare)[0].startswith("finetune scored")
+    assert "given values; texts of 3 to 59 tokens; cpu)" in verdict(bare)[0]
+    assert question(bare) == "Which does better from random weights?"
+    unknown = dataclasses.replace(bare, answered=dataclasses.replace(bare.answered, tokens=None))
+    assert "given values; cpu)" in verdict(unknown)[0]
+    assert "cpu" not in verdict(comparison)[0] and question(comparison) == "What did the pretrained weights buy?"
     assert verdict(bare)[-1].startswith("Neither arm has a pretrained weight")

@@ -9,7 +9,7 @@ from headswap.spine import StudyConfig
 from headswap.study.calibration import Calibration, calibration
 from headswap.study.confusion import Confusion, confusion
 from headswap.study.one_sided import OneSided, one_sided
-from headswap.study.slices import Slices, slices
+from headswap.study.slices import Slices, lengths_of, slices
 from headswap.study.summaries import Groups, paired
 
 
@@ -21,6 +21,8 @@ class Answered:
     slices: Slices | None = None
     one_sided: OneSided | None = None
     calibration: tuple[Calibration, ...] = ()
+    tokens: tuple[int, int] | None = None
+    """Of the shortest test row and of the longest."""
 
 
 def answered(groups: Groups, study: StudyConfig, metric: Metric | None = None) -> Answered:
@@ -40,9 +42,11 @@ def answered(groups: Groups, study: StudyConfig, metric: Metric | None = None) -
         if each == size and arm not in (study.treatment, study.control)
     }
     known = [calibration(runs, study.confidence) for (_, each), runs in groups.items() if each == size]
+    lengths = lengths_of(pairs)
     return Answered(
         confusion(pairs, study.confidence),
         slices(pairs, study.confidence, metric, others),
         one_sided(pairs),
         tuple(each for each in known if each is not None),
+        None if lengths is None else (int(lengths.min()), int(lengths.max())),
     )

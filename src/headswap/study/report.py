@@ -22,7 +22,7 @@ from headswap.study.static import write_drawings
 from headswap.study.traces import arm_index
 from headswap.study.tuning_drawings import tuning_table
 from headswap.study.units import Unit, bracket, count
-from headswap.study.verdict import beside, headline, is_provisional, title, verdict
+from headswap.study.verdict import beside, headline, is_provisional, question, title, verdict
 
 WIDE = 3  # arms that a terminal has room for side by side
 TEMPLATE = Path(__file__).with_name("report.html.j2")
@@ -50,6 +50,7 @@ def render(comparison: Comparison, files: bool = False) -> str:
         comparison=comparison,
         headline=headline(comparison),
         title=title(comparison),
+        question=question(comparison),
         hero=hero(comparison),
         statements=verdict(comparison),
         beside=beside(comparison),

@@ -151,13 +151,18 @@ def _classes(run: FinishedRun) -> Iterator[Part]:
                 yield "class", str(name), mine
 
 
-def _lengths(pairs: Sequence[Pair]) -> Iterator[Part]:
-    """Yield the quarters by length, in tokens; fewer where many examples are equally long."""
+def lengths_of(pairs: Sequence[Pair]) -> NDArray | None:
+    """Return the tokens of each test example (n,), as the first run that has written them counted; None for none."""
     columns = (test_column(run, "length") for arm in zip(*pairs, strict=True) for run in arm)
     found = next((column for column in columns if column is not None and len(column)), None)
-    if found is None:
+    return None if found is None else found.to_numpy()
+
+
+def _lengths(pairs: Sequence[Pair]) -> Iterator[Part]:
+    """Yield the quarters by length, in tokens; fewer where many examples are equally long."""
+    lengths = lengths_of(pairs)
+    if lengths is None:
         return
-    lengths = found.to_numpy()
     edges = np.unique(np.quantile(lengths, np.linspace(0, 1, BUCKETS + 1)[1:], method="inverted_cdf"))
     bucket = np.searchsorted(edges, lengths)
     for each in range(len(edges) if len(edges) > 1 else 0):

@@ -53,6 +53,13 @@ def headline(comparison: Comparison) -> str:
     return f"{title(comparison)}: {gap} {bracket(primary.interval, unit)}".rstrip()
 
 
+def question(comparison: Comparison) -> str:
+    """Return what the study asks."""
+    if from_scratch(comparison):
+        return "Which does better from random weights?"
+    return "What did the pretrained weights buy?"
+
+
 def title(comparison: Comparison) -> str:
     """Return the verdict without its numbers."""
     primary = comparison.primary
@@ -132,15 +139,20 @@ def _design(contrast: Contrast, comparison: Comparison) -> str:
     return (
         f"{plural(len(contrast.pairs), 'paired seed')} × {plural(contrast.test_examples, 'test example')}"
         f"{', interval over seeds only' if contrast.scope == 'seeds only' else ''}; tuning: {tuning(comparison)}"
-        f"{_length(contrast, comparison)}"
+        f"{_setting(comparison)}"
     )
 
 
-def _length(contrast: Contrast, comparison: Comparison) -> str:
-    """Return ; texts of 256 tokens; cpu, where the length is a setting of the task, and so the question."""
-    found = (comparison.configs.get(contrast.treatment, {}).get("task") or {}).get("length")
-    devices = comparison.environment.get("device", ())
-    return "" if not isinstance(found, int) else "; ".join(("", f"texts of {plural(found, 'token')}", *devices))
+def _setting(comparison: Comparison) -> str:
+    """Return ; texts of 7 to 42 tokens; cpu, where bodies that know nothing are compared: it is true there alone."""
+    if not from_scratch(comparison):
+        return ""
+    tokens, devices = comparison.answered.tokens, comparison.environment.get("device", ())
+    return "; ".join(("", *([f"texts of {_between(*tokens)}"] if tokens else []), *devices))
+
+
+def _between(low: int, high: int) -> str:
+    return plural(low, "token") if low == high else f"{count(low)} to {count(high)} tokens"
 
 
 def _ends(contrast: Contrast, unit: Unit, design: str) -> str:
