@@ -53,6 +53,17 @@ def test_a_small_difference_in_a_big_study_reads_equivalent(tmp_path):
     assert "90 % CI" in first
 
 
+def test_an_arm_that_only_learns_faster_bought_speed_and_transfer_is_named_where_there_is_any(tmp_path):
+    made = Made(
+        {"finetune": 0.70, "scratch": 0.70}, (400,), seeds=10, rows=5000, seed_deviation=0.002, speed={"finetune": 3}
+    )
+    found = compared(tmp_path, made)
+    assert ": here transfer bought speed, not a better end." in " ".join(verdict(found))
+    untrained = {arm: {"init": "random"} for arm in ("finetune", "scratch")}
+    said = " ".join(verdict(dataclasses.replace(found, ledgers=untrained)))
+    assert ": here finetune bought speed, not a better end." in said and "transfer" not in said
+
+
 def test_a_small_study_without_a_difference_reads_not_settled_with_what_it_could_detect(tmp_path):
     found = compared(tmp_path, Made({"finetune": 0.70, "scratch": 0.69}, sizes=(400,), rows=300))
     first = verdict(found)[0]

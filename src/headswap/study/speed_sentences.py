@@ -7,6 +7,7 @@ from headswap.study.curves import Convergence
 from headswap.study.results import Comparison
 from headswap.study.speed import Bound
 from headswap.study.units import Unit, count, percent, plural, rough, times
+from headswap.study.words import starts_at_random
 
 BESIDE = {"steps": "in steps", "flops": "in FLOPs", "seconds": "in seconds"}
 """How the measures beside training examples are named."""
@@ -101,7 +102,9 @@ def _median(speed: Convergence, arm: str) -> float:
 def _outcome_of_speed(speed: Convergence, primary: Contrast, comparison: Comparison) -> str:
     low = speed.area_difference.low
     if primary.outcome == "equivalent" and low is not None and low > 0:
-        return ": here transfer bought speed, not a better end"
+        names = primary.treatment, primary.control
+        bought = names[0] if starts_at_random(comparison.ledgers, names) else "transfer"
+        return f": here {bought} bought speed, not a better end"
     if primary.outcome == "better" or speed.caught_up_at is None:
         return ""
     if all(each.treatment is None for each in speed.arrivals):

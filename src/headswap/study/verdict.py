@@ -17,7 +17,7 @@ from headswap.study.speed_sentences import speed_statements
 from headswap.study.tuning_words import doubts, provisional
 from headswap.study.tuning_words import said as tuning_said
 from headswap.study.units import Unit, bracket, count, percent, plural, rough, times
-from headswap.study.words import head_starts
+from headswap.study.words import head_starts, starts_at_random
 
 ROOM = 5
 
@@ -248,8 +248,7 @@ def shown_saving(saved: tuple[LabelsSaved, ...]) -> LabelsSaved | None:
 
 def from_scratch(comparison: Comparison) -> bool:
     """Say whether neither arm of the verdict has a pretrained weight, as where two architectures are compared."""
-    arms = comparison.study.treatment, comparison.study.control
-    return all(comparison.ledgers.get(arm, {}).get("init") == "random" for arm in arms)
+    return starts_at_random(comparison.ledgers, (comparison.study.treatment, comparison.study.control))
 
 
 def not_counted(comparison: Comparison) -> str:
