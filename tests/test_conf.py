@@ -17,6 +17,7 @@ FILLED = {  # what an option asks of the user
     **{f"body/seq2seq_{kind}": ["body.tokenizer_source=x"] for kind in ("transformer", "lstm", "gru")},
     "study/seq2seq": ["body=seq2seq_lstm", "body.tokenizer_source=x"],
     "experiment/translation_rnn": ["task.source=a.jsonl", "body.tokenizer_source=x"],
+    "experiment/summarization_rnn": ["task.source=a.jsonl", "body.tokenizer_source=x"],
     "hardware/deepspeed": ["train.save_every.seconds=null"],
     "study/length": ["task=recall"],
     "study/initialisations": ["task=recall", "body=causal"],

@@ -22,14 +22,18 @@ STUDIES = sorted(name for name, tree in FILES.items() if "stages" not in tree)  
 OWN = {"source_to_target": ["stages.source.task=tweets_binary", "stages.target.task=tweets"]}  # it asks for two sets
 
 
+WRITTEN = {"translation_rnn": ("en", "de"), "summarization_rnn": ("document", "summary")}
+
+
 def body_of(name, body, root):
     """Return what an experiment is told of its body; where that is drawn at random, of the tokenizer and the pairs."""
     if name == "length":
         return ["task.length=32"]  # its tokenizer comes with the package
-    if name != "translation_rnn":
+    if name not in WRITTEN:
         return [f"body.source={body}", "body.sha256=null", "body.mirrors=[]", "body.revision=null"]
     table = root / "pairs.jsonl"
-    rows = [{"en": f"the film {number} was good", "de": f"{number} a good film"} for number in range(100)]
+    text, target = WRITTEN[name]
+    rows = [{text: f"the film {number} was good", target: f"{number} a good film"} for number in range(100)]
     table.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return [f"body.tokenizer_source={body}", f"task.source={table}", "task.max_target_length=8", "study.sizes=[16]"]
 
