@@ -10,6 +10,7 @@ from headswap.config import GROUPS, compose, conf_dir
 from headswap.overview import describe
 
 FILES = sorted(path.relative_to(conf_dir()).as_posix() for path in conf_dir().glob("*/*.yaml"))
+LONG = ["task.source=a.csv", "task.label=label", "task.filler=b.csv"]
 FILLED = {  # what an option asks of the user
     "metric/evaluate": ["metric.evaluate.path=f1"],
     "body/from_run": ["run=somewhere"],
@@ -21,6 +22,10 @@ FILLED = {  # what an option asks of the user
     "hardware/deepspeed": ["train.save_every.seconds=null"],
     "study/length": ["task=recall"],
     "study/initialisations": ["task=recall", "body=causal"],
+    "body/long_transformer": ["body.tokenizer_source=x"],
+    "task/long_documents": LONG,
+    "study/long_documents": ["body=long_transformer", "body.tokenizer_source=x"],
+    "experiment/long_documents": [*LONG, "body.tokenizer_source=x"],
     "task/causal_language_modeling": ["task.source=a.csv", "task.text=[text]"],
     "task/masked_language_modeling": ["task.source=a.csv", "task.text=[text]"],
     "task/regression": ["task.source=a.csv", "task.text=[text]", "task.label=[score]"],

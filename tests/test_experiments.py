@@ -13,6 +13,7 @@ from headswap.records import read_json, read_jsonl, write_text
 from headswap.run import run
 from headswap.stages import stage_configs
 from headswap.study.plan import plan
+from tiny_tables import written
 
 FILES = {path.stem: yaml.safe_load(path.read_text()) for path in (conf_dir() / "experiment").glob("*.yaml")}
 EXPERIMENTS = sorted(FILES)
@@ -29,6 +30,8 @@ def body_of(name, body, root):
     """Return what an experiment is told of its body; where that is drawn at random, of the tokenizer and the pairs."""
     if name == "length":
         return ["task.length=32"]  # its tokenizer comes with the package
+    if name == "long_documents":
+        return long_documents(body, root)
     if name not in WRITTEN:
         return [f"body.source={body}", "body.sha256=null", "body.mirrors=[]", "body.revision=null"]
     table = root / "pairs.jsonl"
@@ -36,6 +39,14 @@ def body_of(name, body, root):
     rows = [{text: f"the film {number} was good", target: f"{number} a good film"} for number in range(100)]
     table.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return [f"body.tokenizer_source={body}", f"task.source={table}", "task.max_target_length=8", "study.sizes=[16]"]
+
+
+def long_documents(body, root):
+    """Write labelled texts and the words to put around them; return what the experiment is told of both."""
+    rows = [(f"a {('bad', 'good')[number % 2]} film {number}", ("neg", "pos")[number % 2]) for number in range(100)]
+    source, filler = written(root / "texts.csv", rows), written(root / "prose.csv", [["word " * 200]], header=("text",))
+    given = [f"task.source={source}", "task.label=label", f"task.filler={filler}", "task.words=16"]
+    return [*given, f"body.tokenizer_source={body}"]
 
 
 def small(name, body, root):

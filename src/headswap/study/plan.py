@@ -225,7 +225,7 @@ def audit(arms: dict[str, Config], treatment: str, control: str, may_differ: lis
 def differences(first: Config, second: Config, may_differ: Sequence[str]) -> dict[str, tuple[Any, Any]]:
     """Return the keys in which two runs differ and that `may_differ` does not name, with both values."""
     one, other = (dict(flat(configuration.to_dict(made))) for made in (first, second))
-    aside = ["choices", "tracker", *may_differ]  # names, and where curves go: no settings of a run
+    aside = ["choices", "study", "tracker", *may_differ]  # names, the question, where curves go: no settings of a run
     aside += UNREAD_BY_BASELINES if any(made.baseline is not None for made in (first, second)) else ()
     return {
         key: (one.get(key), other.get(key))
