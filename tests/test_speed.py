@@ -185,6 +185,23 @@ def test_the_sentence_names_examples_flops_and_seconds(tmp_path):
     assert row["in FLOPs"].startswith(f"{factors[2]}× (")
 
 
+def test_a_control_that_learned_nothing_is_no_target(tmp_path):
+    records = make_study(tmp_path, FAST)
+    for record in (each for each in records if each.arm == "scratch"):
+        path = record.folder / "metrics.jsonl"
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        flat = [{**line, "accuracy": 0.25} if line["kind"] == "validation" else line for line in lines]
+        flat[-1 - [line["kind"] for line in flat][::-1].index("validation")]["accuracy"] = 0.256
+        path.write_text("".join(json.dumps(line) + "\n" for line in flat), encoding="utf-8")
+    found = compare(records, STUDY, {})
+    assert speed_statements(found.contrasts[0], found) == [
+        "No speed is named: scratch's validation score changed by +0.6 pp from its first evaluation to its last, so that "
+        "there is little to reach."
+    ]
+    learned = dataclasses.replace(found, study=dataclasses.replace(found.study, margin=0.005))
+    assert "reached and held scratch's final validation score" in speed_statements(learned.contrasts[0], learned)[0]
+
+
 def test_runs_of_earlier_releases_have_no_flops_and_everything_else(tmp_path):
     found = compared(
         tmp_path, FAST, lambda lines: [{k: v for k, v in each.items() if k != "flops"} for each in lines], [3]

@@ -39,6 +39,8 @@ class Convergence:
     caught_up_at: float | None
     """Examples seen from which the control's mean curve stays level with or above the treatment's, if any."""
     survival: Survival | None = None
+    control_gain: float = math.inf
+    """How much better the control's last validation score is than its first, on average over seeds."""
 
     @property
     def ratio(self) -> Interval | None:
@@ -119,6 +121,7 @@ def convergence(
         any(each.at_first_evaluation for each in arrivals),
         _caught_up(pairs, span[0]),
         survival(arrivals),
+        float(np.mean([second.scores[-1] - second.scores[0] for _, _, second in pairs])),
     )
 
 

@@ -34,6 +34,8 @@ def _no_curve(comparison: Comparison) -> list[str]:
 
 def _sentence(speed: Convergence, primary: Contrast, comparison: Comparison) -> str:
     total, names, seen = len(speed.arrivals), (primary.treatment, primary.control), comparison.words.seen
+    if speed.control_gain < comparison.margin:
+        return _learned_nothing(speed, primary, comparison)
     if speed.reached < total:
         text = (
             f"{names[0]} did not reach and hold {names[1]}'s final validation score within its own training "
@@ -42,6 +44,15 @@ def _sentence(speed: Convergence, primary: Contrast, comparison: Comparison) -> 
     else:
         text = _reached(speed, names, seen)
     return f"{text}{_outcome_of_speed(speed, primary, comparison)}."
+
+
+def _learned_nothing(speed: Convergence, primary: Contrast, comparison: Comparison) -> str:
+    """Say that the control's own final score is no target: whoever starts there has reached it."""
+    gain = Unit(comparison.metric).difference(speed.control_gain * (1 if comparison.greater_is_better else -1))
+    return (
+        f"No speed is named: {primary.control}'s validation score changed by {gain} from its first evaluation to its "
+        f"last, so that there is little to reach."
+    )
 
 
 def _despite(bound: Bound | None, seen: str) -> str:
