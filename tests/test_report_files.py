@@ -23,7 +23,8 @@ from headswap.study.report import write_report
 from headswap.study.results import Comparison, compare, save
 from headswap.study.sheets import sheet
 from headswap.study.static import drawn
-from headswap.study.traces import layout_of, line
+from headswap.study.strokes import SHAPES
+from headswap.study.traces import SYMBOLS, layout_of, line
 from study_folders import Made, make_study
 
 STUDY = StudyConfig(arms={"finetune": {}, "scratch": {}})
@@ -59,6 +60,14 @@ def test_every_figure_is_a_drawing_and_every_table_a_sheet_beside_the_page(compa
         str(path.relative_to(written)) for kind in ("figures", "tables") for path in (written / kind).iterdir()
     }
     assert len(page) < 8_000_000
+
+
+def test_every_mark_of_an_arm_can_be_drawn_so_that_a_study_of_nine_arms_has_its_files(tmp_path):
+    assert set(SHAPES) >= set(SYMBOLS)
+    made = Made({f"arm{number}": 0.5 + number / 40 for number in range(9)}, sizes=(100, 400), seeds=2, rows=50)
+    study = StudyConfig(arms={arm: {} for arm in made.levels}, treatment="arm0", control="arm1")
+    write_report(compare(make_study(tmp_path / "runs", made), study, {}), tmp_path)
+    assert {"curves.svg", "forest.svg"} <= {path.name for path in (tmp_path / "figures").iterdir()}
 
 
 def test_drawings_open_hold_their_words_and_are_the_same_bytes_each_time(comparison, written):

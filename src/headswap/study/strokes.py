@@ -15,8 +15,9 @@ from headswap.study.traces import palettes
 POINT = 0.75
 """Points a pixel: the pages count in pixels of 1/96 inch, matplotlib in points."""
 COLOURS = palettes()["light"]
-SHAPES = {"circle": "o", "diamond": "D", "square": "s", "cross": "P", "star": "*", "x-thin": "x", "line-ns": "|"}
+SHAPES = {"circle": "o", "diamond": "D", "square": "s", "cross": "P", "star": "*", "x": "X", "x-thin": "x"}
 SHAPES |= {f"triangle-{way}": sign for way, sign in {"up": "^", "down": "v", "left": "<", "right": ">"}.items()}
+SHAPES |= {"line-ns": "|"}
 _HOVER = {"type", "name", "text", "hoverinfo", "hovertemplate", "showlegend", "connectgaps", "cliponaxis"}
 _KNOWN = {
     "scatter": {"x", "y", "mode", "line", "marker", "fill", "fillcolor", "error_x", "error_y"},
