@@ -22,7 +22,7 @@ from headswap.recurrent import (
     RecurrentForTokenClassification,
     RecurrentModel,
 )
-from headswap.recurrent.cells import RecurrentLayer, initialise
+from headswap.recurrent.cells import RecurrentLayer, _in_pieces, _packed, _unjoined, initialise
 
 MODULES = {"lstm": nn.LSTM, "gru": nn.GRU, "tanh": nn.RNN}
 GATES = {"lstm": 4, "gru": 3, "tanh": 1}
@@ -282,3 +282,21 @@ def test_the_flops_of_cells_are_counted_where_torchs_counter_misses_them(cell):
         with FlopCounterMode(display=False) as counter:
             layer(inputs)[0].sum().backward()
         assert counter.get_total_flops() == 0
+
+
+@CELLS
+@pytest.mark.parametrize("begun", [False, True], ids=["from zero", "from a state"])
+def test_pieces_from_one_end_to_the_next_give_what_a_packed_sequence_gives(cell, begun):
+    torch.manual_seed(3)
+    rnn, lengths = MODULES[cell](5, 4, batch_first=True), torch.tensor([3, 8, 1, 8, 3, 6])
+    parts = 2 if cell == "lstm" else 1
+    past = torch.randn(6, parts, 4) if begun else None
+    found = []
+    for run in (_in_pieces, _packed):
+        states = torch.randn(6, 9, 5, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        rnn.zero_grad()
+        outputs, last = run(rnn, states, lengths, None if past is None else _unjoined(rnn, past))
+        (outputs.square().sum() + last.square().sum()).backward()
+        found.append([outputs, last, states.grad, *(weight.grad.clone() for weight in rnn.parameters())])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)

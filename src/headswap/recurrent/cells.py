@@ -2,8 +2,8 @@
 
 A layer is a torch.nn.LSTM, GRU or RNN a direction, each with one layer of its own: so weights tell their depth by name,
 and torch's fused kernels run. The real tokens of a row stand first, at the left; what stands after them never reaches
-them: the second direction reads each row's own tokens from their end. That needs no packed sequence, whose kernels on a
-CPU are slower than the padding that they save.
+them: the second direction reads each row's own tokens from their end. That needs no packed sequence, which on a CPU is
+computed token by token. Where the state after each row is asked for, a CPU goes from one row's end to the next at once.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def turned(states: Tensor, lengths: Tensor | None) -> Tensor:
 def _read(
     rnn: Any, states: Tensor, lengths: Tensor | None, past: Tensor | None, final: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Run one direction. Only a packed sequence tells the cell's state after a row that ends before the longest one."""
+    """Run one direction. torch tells the cell's state after the last token that a call reads, and after no other."""
     given = None if past is None else _unjoined(rnn, past)
     if not final:
         return rnn(states, given)[0], None
@@ -100,9 +100,32 @@ def _read(
         outputs, last = rnn(states, given)
         return outputs, _joined(last)
     counts = lengths.clamp(min=1).cpu()  # a row of padding alone counts as one token
-    packed = pack_padded_sequence(states, counts, batch_first=True, enforce_sorted=False)
+    return (_in_pieces if states.device.type == "cpu" else _packed)(rnn, states, counts, given)
+
+
+def _packed(rnn: Any, states: Tensor, lengths: Tensor, given: Any) -> tuple[Tensor, Tensor]:
+    packed = pack_padded_sequence(states, lengths, batch_first=True, enforce_sorted=False)
     outputs, last = rnn(packed, given)
     return pad_packed_sequence(outputs, batch_first=True, total_length=states.shape[1])[0], _joined(last)
+
+
+def _in_pieces(rnn: Any, states: Tensor, lengths: Tensor, given: Any) -> tuple[Tensor, Tensor]:
+    """Run one direction from each row's end to the next, over the rows that go on: no token of padding is read.
+
+    Every piece is one call of torch's kernels; a packed sequence would cost one a token.
+    """
+    order = lengths.argsort(descending=True, stable=True)
+    back, ends = order.argsort(), lengths[order]
+    states, state = states[order], None if given is None else _joined(given)[order]
+    pieces, finals, start = [], [], 0
+    for end in lengths.unique().tolist():
+        rows, beyond = int((ends >= end).sum()), int((ends > end).sum())
+        piece, last = rnn(states[:rows, start:end], None if state is None else _unjoined(rnn, state[:rows]))
+        state, start = _joined(last), end
+        pieces.append(nn.functional.pad(piece, (0, 0, 0, 0, 0, len(order) - rows)))
+        finals.append(state[beyond:])
+    outputs = nn.functional.pad(torch.cat(pieces, 1), (0, 0, 0, states.shape[1] - start))
+    return outputs[back], torch.cat(finals[::-1])[back]
 
 
 def _joined(state: Any) -> Tensor:
