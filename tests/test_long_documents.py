@@ -82,7 +82,11 @@ def test_rows_are_split_by_the_texts_so_that_a_repeated_one_stands_in_one_split(
         ({"words": 450}, DataError, r"too few words to fill a document; found 400 of the 447"),
         ({"filler_text": "body"}, DataError, r"prose.csv: .*'body'.*task\.filler_text"),
         ({"text": ["text", "other"]}, ConfigError, r"^task\.text: must name one column; found text, other"),
-        ({"filler": "someone/prose"}, ConfigError, r"^task\.filler: must be a file here; found 'someone/prose'"),
+        (
+            {"filler": "someone/prose"},
+            ConfigError,
+            r"^task\.filler: must be a csv, tsv, jsonl or parquet file; found 'someone/prose'",
+        ),
     ],
 )
 def test_what_cannot_be_made_is_refused_by_its_key(files, fields, error, message):

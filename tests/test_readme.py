@@ -36,7 +36,17 @@ COMMAND_PAGES = [
     "README.md",
     *(
         f"docs/{name}.md"
-        for name in ("comparing", "data", "length", "strategies", "sweeps", "tasks", "translation", "using_models")
+        for name in (
+            "comparing",
+            "data",
+            "length",
+            "results",
+            "strategies",
+            "sweeps",
+            "tasks",
+            "translation",
+            "using_models",
+        )
     ),
 ]
 

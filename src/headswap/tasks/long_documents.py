@@ -49,7 +49,7 @@ class LongDocuments(TextClassification):
         if self.words < SHORTEST:
             yield f"words: must be {SHORTEST} or more; found {self.words}; raise it"
         if is_hub_id(self.filler):
-            yield f"filler: must be a file here; found {self.filler!r}; set task.filler=FILE"
+            yield f"filler: must be a csv, tsv, jsonl or parquet file; found {self.filler!r}; name one such as prose.jsonl"
 
     def identity(self) -> dict[str, str]:
         return {**super().identity(), f"filler {VERSION}": digest(self.filler)}
