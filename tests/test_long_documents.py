@@ -3,6 +3,7 @@
 import argparse
 
 import pytest
+from transformers import AutoTokenizer
 
 from headswap.config import compose
 from headswap.contracts import DataRequest
@@ -98,6 +99,18 @@ def test_a_labelled_text_longer_than_a_document_is_named(tmp_path, files):
     source = written(tmp_path / "long.csv", [*numbered(40), ("a " * 12 + "b", "pos")])
     with pytest.raises(DataError, match=r"fewer than a labelled text has; found 10 for the 13 words of the row"):
         LongDocuments(text=["text"], words=10, **files | {"source": source}).load(DataRequest(), Seeds(0))
+
+
+def test_a_document_that_does_not_fit_is_refused_with_the_tokens_it_has_and_a_text_to_predict_is_cut(files, tiny_body):
+    task, tokenizer = LongDocuments(text=["text"], words=20, **files), AutoTokenizer.from_pretrained(tiny_body)
+    rows = task.load(DataRequest(), Seeds(0)).train[:]
+    longest = max(len(tokenizer(text)["input_ids"]) for text in rows["text"])
+    with pytest.raises(
+        ConfigError, match=rf"found {longest - 1} for 20 words of up to {longest} tokens; set data.max_len"
+    ):
+        task.encode(rows, tokenizer, longest - 1)
+    assert not any(task.encode(rows, tokenizer, longest)["truncated"])
+    assert all(task.encode({"text": rows["text"]}, tokenizer, 8)["truncated"])
 
 
 def test_other_filler_makes_another_run(tmp_path, files):

@@ -9,15 +9,18 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headswap.answers import Labels
 from headswap.contracts import SPLITS, Splits
-from headswap.errors import DataError
+from headswap.errors import ConfigError, DataError
 from headswap.rows import Rows
 from headswap.seeds import Seeds
 from headswap.sources import Reading, digest, is_hub_id, read
 from headswap.tasks.text_classification import TextClassification
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 SHORTEST = 8
 HELD_OUT = 0.2
@@ -50,6 +53,19 @@ class LongDocuments(TextClassification):
             yield f"words: must be {SHORTEST} or more; found {self.words}; raise it"
         if is_hub_id(self.filler):
             yield f"filler: must be a csv, tsv, jsonl or parquet file; found {self.filler!r}; name one such as prose.jsonl"
+
+    def encode(self, rows: Mapping[str, list], tokenizer: PreTrainedTokenizerBase, max_length: int) -> dict[str, list]:
+        """See Task.encode; refuses to cut off a document that was made here: the part that tells the label may go."""
+        found = super().encode(rows, tokenizer, max_length)
+        cut = [text for text, short in zip(rows[self.text[0]], found["truncated"], strict=True) if short]
+        if "label" in rows and any(len(text.split()) == self.words for text in cut):
+            longest = max(len(tokenizer(text, verbose=False)["input_ids"]) for text in cut)
+            raise ConfigError(
+                f"data.max_length: shorter than the documents, of which a part that is cut off may tell the label; found "
+                f"{max_length} for {self.words} words of up to {longest} tokens; set data.max_length={longest} or more, "
+                f"or lower task.words"
+            )
+        return found
 
     def identity(self) -> dict[str, str]:
         return {**super().identity(), f"filler {VERSION}": digest(self.filler)}
