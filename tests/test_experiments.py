@@ -45,7 +45,7 @@ def long_documents(body, root):
     """Write labelled texts and the words to put around them; return what the experiment is told of both."""
     rows = [(f"a {('bad', 'good')[number % 2]} film {number}", ("neg", "pos")[number % 2]) for number in range(100)]
     source, filler = written(root / "texts.csv", rows), written(root / "prose.csv", [["word " * 200]], header=("text",))
-    given = [f"task.source={source}", "task.label=label", f"task.filler={filler}", "task.words=16"]
+    given = [f"task.source={source}", "task.label=label", f"task.filler={filler}", "task.words=8"]
     return [*given, f"body.tokenizer_source={body}"]
 
 

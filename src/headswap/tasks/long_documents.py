@@ -52,7 +52,7 @@ class LongDocuments(TextClassification):
         if self.words < SHORTEST:
             yield f"words: must be {SHORTEST} or more; found {self.words}; raise it"
         if is_hub_id(self.filler):
-            yield f"filler: must be a csv, tsv, jsonl or parquet file; found {self.filler!r}; name one such as prose.jsonl"
+            yield f"filler: must be a csv, tsv, jsonl or parquet file; found {self.filler!r}; name one: prose.jsonl"
 
     def encode(self, rows: Mapping[str, list], tokenizer: PreTrainedTokenizerBase, max_length: int) -> dict[str, list]:
         """See Task.encode; refuses to cut off a document that was made here: the part that tells the label may go."""
@@ -61,9 +61,9 @@ class LongDocuments(TextClassification):
         if "label" in rows and any(len(text.split()) == self.words for text in cut):
             longest = max(len(tokenizer(text, verbose=False)["input_ids"]) for text in cut)
             raise ConfigError(
-                f"data.max_length: shorter than the documents, of which a part that is cut off may tell the label; found "
-                f"{max_length} for {self.words} words of up to {longest} tokens; set data.max_length={longest} or more, "
-                f"or lower task.words"
+                f"data.max_length: shorter than the documents, and what is cut off may tell the label; found {max_length} "
+                f"for {self.words} words of up to {longest} tokens; set data.max_length={longest} or more, or lower "
+                f"task.words"
             )
         return found
 
