@@ -61,9 +61,9 @@ class LongDocuments(TextClassification):
         if "label" in rows and any(len(text.split()) == self.words for text in cut):
             longest = max(len(tokenizer(text, verbose=False)["input_ids"]) for text in cut)
             raise ConfigError(
-                f"data.max_length: shorter than the documents, and what is cut off may tell the label; found {max_length} "
-                f"for {self.words} words of up to {longest} tokens; set data.max_length={longest} or more, or lower "
-                f"task.words"
+                f"data.max_length: shorter than the documents, and what is cut off may tell the label; found "
+                f"{max_length} for {self.words} words of up to {longest} tokens; set data.max_length={longest} or more, "
+                f"or lower task.words"
             )
         return found
 
