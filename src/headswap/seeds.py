@@ -20,8 +20,9 @@ class Seeds:
     """The tree of streams under one root seed.
 
     Roles in use: `body` and `head` (initial weights), `order` (batches of an epoch), `subset` (which rows are used),
-    `rows` (those of tasks that draw them), `split` (automatic splits), `mask` (which tokens are hidden), `dropout` (per
-    optimizer step, micro-step and rank), `tokens` and `directions` (of measured gradients).
+    `rows` (those of tasks that draw them), `document` (where a text stands in its long document), `split` (automatic
+    splits), `mask` (which tokens are hidden), `dropout` (per optimizer step, micro-step and rank), `tokens` and
+    `directions` (of measured gradients).
     """
 
     root: int
