@@ -1,4 +1,4 @@
-"""Labelled texts hidden among other words: what a document holds, what it depends on, and a chain learned from it."""
+"""Labelled texts hidden among other words: what a document holds, what it depends on, and what is refused."""
 
 import argparse
 

@@ -1,5 +1,6 @@
 """Runs as tasks of a local Ray cluster: what dies is begun again, what is ended saves, and the results are those of home."""
 
+import json
 import os
 import signal
 import subprocess
@@ -27,7 +28,13 @@ from tiny_runs import reviews, tiny, words_of
 
 ON_RAY = ["hardware=ray", "hardware.device=cpu", "hardware.threads=1"]
 SAVING = ["train.evaluations=2", "train.save_every.steps=20", "train.save_every.max_share=0.9"]
-LONG = 400
+LONG = 80
+HUNTED = ["plugins=[troubled]", "task._target_=troubled.Troubled"]
+WAITS = {
+    "where": "step",
+    "at": 60,
+    "do": "wait",
+}  # after the validation at 40 and its save: only the long run gets there
 
 
 def ray_or_skip():
@@ -71,9 +78,12 @@ def planned(cluster, table, tiny_body, tmp_path):
 
 
 class Hunter:
-    """Kills a process of the long run, once it has trained a step: the Ray worker above it, or the child that trains."""
+    """Kills a process of the long run, which waits for it: the Ray worker above it, or the child that trains."""
 
-    def __init__(self, worker: bool, number: int = signal.SIGKILL) -> None:
+    def __init__(self, place: Path, worker: bool, number: int = signal.SIGKILL) -> None:
+        self.orders = place / "orders.json"
+        self.orders.write_text(json.dumps(WAITS))
+        self.words = [*SAVING, *HUNTED, f"+task.orders={self.orders}"]
         self.worker, self.number = worker, number
         self.hit: Job | None = None
         self.events: list[tuple[str, str]] = []
@@ -81,13 +91,14 @@ class Hunter:
     def __call__(self, job, event):
         self.events.append((job.title, event.get("text", event["kind"])))
         if self.hit is None and event["kind"] == "validation" and event["total"] == LONG:
-            self.hit = job
             child = psutil.Process(int((job.folder / ".lock").read_text().split()[1]))
             server = child.parent()
             assert server is not None
             above = server.parent()
             assert above is not None and above.name().startswith("ray::")
             os.kill(above.pid if self.worker else child.pid, self.number)
+            self.hit = job
+            self.orders.unlink()
 
 
 def at_home(job, place):
@@ -99,8 +110,8 @@ def at_home(job, place):
 
 
 def test_eight_trials_on_two_workers_outlive_a_killed_worker(planned, tmp_path):
-    made = planned(f"sweep.space.train.max_steps={LONG},2,3,4,5,6,7,8", *SAVING)
-    hunter = Hunter(worker=True)
+    hunter = Hunter(tmp_path, worker=True)
+    made = planned(f"sweep.space.train.max_steps={LONG},2,3,4,5,6,7,8", *hunter.words)
     search = sweep(made, hunter)
     assert [trial.state.name for trial in search.counted] == ["COMPLETE"] * 8
     assert hunter.hit is not None
@@ -110,9 +121,9 @@ def test_eight_trials_on_two_workers_outlive_a_killed_worker(planned, tmp_path):
     assert said.same, said.lines
 
 
-def test_a_child_that_is_killed_is_one_failed_trial(planned):
-    made = planned(f"sweep.space.train.max_steps={LONG},2,3", *SAVING)
-    search = sweep(made, Hunter(worker=False))
+def test_a_child_that_is_killed_is_one_failed_trial(planned, tmp_path):
+    hunter = Hunter(tmp_path, worker=False)
+    search = sweep(planned(f"sweep.space.train.max_steps={LONG},2,3", *hunter.words), hunter)
     assert sorted(trial.state.name for trial in search.counted) == ["COMPLETE", "COMPLETE", "FAIL"]
     (failed,) = (trial for trial in search.counted if trial.state.name == "FAIL")
     assert failed.user_attrs["error"].endswith(
@@ -121,10 +132,10 @@ def test_a_child_that_is_killed_is_one_failed_trial(planned):
 
 
 def test_a_run_whose_worker_died_too_often_has_failed_with_a_reason(cluster, table, tiny_body, tmp_path):
-    job = job_of(
-        tiny(table, tiny_body, tmp_path, *ON_RAY, *SAVING, f"train.max_steps={LONG}", "hardware.ray.retries=0")
-    )
-    outcome = run_jobs([job], 1, Hunter(worker=True))[0]
+    hunter = Hunter(tmp_path, worker=True)
+    words = [*ON_RAY, *hunter.words, f"train.max_steps={LONG}", "hardware.ray.retries=0"]
+    job = job_of(tiny(table, tiny_body, tmp_path, *words))
+    outcome = run_jobs([job], 1, hunter)[0]
     assert not outcome.finished and outcome.code == 1
     assert outcome.error.startswith(f"{job.folder.path}: Ray could not do it; found The worker died unexpectedly")
     assert "it was begun once" in outcome.error and "hardware.ray.retries" in outcome.error
@@ -137,8 +148,8 @@ def test_a_run_whose_worker_died_too_often_has_failed_with_a_reason(cluster, tab
 
 def test_a_worker_that_is_told_to_end_hands_its_run_on(cluster, table, tiny_body, tmp_path):
     """As Ray tells it before it takes a node away."""
-    job = job_of(tiny(table, tiny_body, tmp_path, *ON_RAY, *SAVING, f"train.max_steps={LONG}"))
-    hunter = Hunter(worker=True, number=signal.SIGTERM)
+    hunter = Hunter(tmp_path, worker=True, number=signal.SIGTERM)
+    job = job_of(tiny(table, tiny_body, tmp_path, *ON_RAY, *hunter.words, f"train.max_steps={LONG}"))
     assert run_jobs([job], 1, hunter)[0].finished
     said = [text for _, text in hunter.events]
     assert "resumed" in said and any(text.startswith("its Ray worker is gone; begun again on") for text in said)
@@ -153,8 +164,11 @@ def test_a_node_that_does_not_see_the_folder_says_so(cluster, tmp_path):
         assert error.startswith(f"{named}: it is not on ") and error.endswith("must be on a disk that all nodes see")
 
 
-def test_a_trial_on_ray_is_ended_early_and_its_state_is_saved(planned):
+def test_a_trial_on_ray_is_ended_early_and_its_state_is_saved(planned, tmp_path):
+    orders = tmp_path / "orders.json"
+    orders.write_text(json.dumps(WAITS | {"at": 380, "seconds": 3}))  # for the word to arrive
     made = planned(
+        *HUNTED, f"+task.orders={orders}",
         "sweep.pruner=halving", "sweep.first_rung=0.1", "sweep.keep_one_in=2", "sweep.workers=1",
         "sweep.objectives=[loss]", "sweep.space.train.learning_rate=1e-9,0.3", "train.max_steps=400",
         "train.evaluate_every=10",

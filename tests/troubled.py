@@ -24,9 +24,9 @@ class Troubled(TextClassification):
     """Reviews, and trouble.
 
     Args:
-        orders: a JSON file: {"where": "load" or "step", "rank", "do": a signal's name, "bug", "data", "memory" or
-            "orphan", to kill the launcher}; for a step also "at", the number of the forward pass in training, or
-            "above", the rows that fit.
+        orders: a JSON file: {"where": "load" or "step", "rank", "do": a signal's name, "bug", "data", "memory",
+            "orphan", to kill the launcher, or "wait" until the file is gone, at most "seconds"}; for a step also
+            "at", the number of the forward pass in training, or "above", the rows that fit.
     """
 
     orders: str = ""
@@ -63,7 +63,8 @@ def trouble(path: str, where: str, call: int = 0, rows: int = 0) -> None:
     if not Path(path).is_file():
         return
     orders: dict[str, Any] = json.loads(Path(path).read_text())
-    here = orders["where"] == where and orders.get("rank", os.environ["RANK"]) == os.environ["RANK"]
+    rank = os.environ.get("RANK", "0")
+    here = orders["where"] == where and orders.get("rank", rank) == rank
     if not here or orders.get("at", call) != call or rows <= orders.get("above", -1):
         return
     match orders["do"]:
@@ -76,5 +77,9 @@ def trouble(path: str, where: str, call: int = 0, rows: int = 0) -> None:
         case "orphan":
             os.kill(os.getppid(), signal.SIGKILL)
             time.sleep(60)
+        case "wait":
+            end = time.monotonic() + orders.get("seconds", 120)
+            while Path(path).exists() and time.monotonic() < end:
+                time.sleep(0.02)
         case name:
             os.kill(os.getpid(), signal.Signals[name])
