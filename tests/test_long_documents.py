@@ -105,9 +105,10 @@ def test_a_document_that_does_not_fit_is_refused_with_the_tokens_it_has_and_a_te
     task, tokenizer = LongDocuments(text=["text"], words=20, **files), AutoTokenizer.from_pretrained(tiny_body)
     rows = task.load(DataRequest(), Seeds(0)).train[:]
     longest = max(len(tokenizer(text)["input_ids"]) for text in rows["text"])
-    with pytest.raises(
-        ConfigError, match=rf"found {longest - 1} for 20 words of up to {longest} tokens; set data.max_len"
-    ):
+    said = (
+        rf"found {longest - 1}, and one of {longest} tokens among those of 20 words; set data.max_length to {longest}"
+    )
+    with pytest.raises(ConfigError, match=said):
         task.encode(rows, tokenizer, longest - 1)
     assert not any(task.encode(rows, tokenizer, longest)["truncated"])
     assert all(task.encode({"text": rows["text"]}, tokenizer, 8)["truncated"])

@@ -1,7 +1,6 @@
 """Gather a study's runs into one `Comparison`: what comparison.json holds and what verdict and report are made from.
 
-Study chain: execute -> RunRecords -> compare (this) -> verdict, report. Nothing here trains; a study is compared again
-from its folders at any time.
+Study chain: execute -> RunRecords -> compare (this) -> verdict, report. Nothing here trains.
 """
 
 from __future__ import annotations
@@ -96,6 +95,11 @@ class Comparison:
     def margin(self) -> float:
         """The difference that matters, 0 where none is known."""
         return self.study.margin or 0.0
+
+    @property
+    def from_scratch(self) -> bool:
+        """Neither arm of the verdict has a pretrained weight, as where two architectures are compared."""
+        return all(self.ledgers.get(a, {}).get("init") == "random" for a in (self.study.treatment, self.study.control))
 
     @property
     def words(self) -> Words:

@@ -7,7 +7,6 @@ from headswap.study.curves import Convergence
 from headswap.study.results import Comparison
 from headswap.study.speed import Bound
 from headswap.study.units import Unit, count, percent, plural, rough, times
-from headswap.study.words import starts_at_random
 
 BESIDE = {"steps": "in steps", "flops": "in FLOPs", "seconds": "in seconds"}
 """How the measures beside training examples are named."""
@@ -113,8 +112,7 @@ def _median(speed: Convergence, arm: str) -> float:
 def _outcome_of_speed(speed: Convergence, primary: Contrast, comparison: Comparison) -> str:
     low = speed.area_difference.low
     if primary.outcome == "equivalent" and low is not None and low > 0:
-        names = primary.treatment, primary.control
-        bought = names[0] if starts_at_random(comparison.ledgers, names) else "transfer"
+        bought = primary.treatment if comparison.from_scratch else "transfer"
         return f": here {bought} bought speed, not a better end"
     if primary.outcome == "better" or speed.caught_up_at is None:
         return ""

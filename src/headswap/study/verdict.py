@@ -17,7 +17,7 @@ from headswap.study.speed_sentences import speed_statements
 from headswap.study.tuning_words import doubts, provisional
 from headswap.study.tuning_words import said as tuning_said
 from headswap.study.units import Unit, bracket, count, percent, plural, rough, times
-from headswap.study.words import head_starts, starts_at_random
+from headswap.study.words import head_starts
 
 ROOM = 5
 
@@ -55,7 +55,7 @@ def headline(comparison: Comparison) -> str:
 
 def question(comparison: Comparison) -> str:
     """Return what the study asks."""
-    if from_scratch(comparison):
+    if comparison.from_scratch:
         return "Which does better from random weights?"
     return "What did the pretrained weights buy?"
 
@@ -119,7 +119,7 @@ def _main(primary: Contrast, comparison: Comparison) -> str:
             f"Equivalent within ±{unit.margin(margin)}: {scores}: {gap} ({inner}; {design}); "
             f"the difference is smaller than the {unit.margin(margin)} you said matters."
         )
-    no_transfer = comparison.fitted or from_scratch(comparison)
+    no_transfer = comparison.fitted or comparison.from_scratch
     opening = "" if primary.outcome == "better" or no_transfer else "Transfer hurt here: "
     body = f"{opening}{scores}: {gap} {_ends(primary, unit, design)}"
     return f"{body}{_matters(primary, unit, margin)}."
@@ -145,7 +145,7 @@ def _design(contrast: Contrast, comparison: Comparison) -> str:
 
 def _setting(comparison: Comparison) -> str:
     """Return ; texts of 7 to 42 tokens; cpu, where bodies that know nothing are compared: it is true there alone."""
-    if not from_scratch(comparison):
+    if not comparison.from_scratch:
         return ""
     tokens, devices = comparison.answered.tokens, comparison.environment.get("device", ())
     return "; ".join(("", *([f"texts of {_between(*tokens)}"] if tokens else []), *devices))
@@ -246,14 +246,9 @@ def shown_saving(saved: tuple[LabelsSaved, ...]) -> LabelsSaved | None:
     return next(iter([*settled, *bounds, *points]), None)
 
 
-def from_scratch(comparison: Comparison) -> bool:
-    """Say whether neither arm of the verdict has a pretrained weight, as where two architectures are compared."""
-    return starts_at_random(comparison.ledgers, (comparison.study.treatment, comparison.study.control))
-
-
 def not_counted(comparison: Comparison) -> str:
     """Say what the difference leaves out, and what else is in it."""
-    if from_scratch(comparison):
+    if comparison.from_scratch:
         return "Neither arm has a pretrained weight: what pre-training would bring either of them is not in this."
     control, outside = comparison.study.control, "Not counted: what pre-training cost and the data it saw"
     if fitted := comparison.fitted:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,11 +53,6 @@ def head_starts(ledgers: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """Return what each arm's head starts as, from the ledgers' summaries; arms without a head of their own are out."""
     fates = {arm: set(ledger.get("counts", {}).get("head", {})) - {"dropped"} for arm, ledger in ledgers.items()}
     return {arm: _start(found) for arm, found in fates.items() if found}
-
-
-def starts_at_random(ledgers: Mapping[str, Mapping[str, Any]], arms: Iterable[str]) -> bool:
-    """Say whether none of the arms has a pretrained weight, as where two architectures are compared."""
-    return all(ledgers.get(arm, {}).get("init") == "random" for arm in arms)
 
 
 def _start(fates: set[str]) -> str:

@@ -62,8 +62,8 @@ class LongDocuments(TextClassification):
             longest = max(len(tokenizer(text, verbose=False)["input_ids"]) for text in cut)
             raise ConfigError(
                 f"data.max_length: shorter than the documents, and what is cut off may tell the label; found "
-                f"{max_length} for {self.words} words of up to {longest} tokens; set data.max_length={longest} or "
-                f"more, or lower task.words"
+                f"{max_length}, and one of {longest} tokens among those of {self.words} words; set data.max_length to "
+                f"{longest} or more, which may still cut another, or lower task.words"
             )
         return found
 
