@@ -17,10 +17,12 @@ import pytest
 from rich.console import Console
 
 from headswap.spine import StudyConfig
+from headswap.study.curves import LabelsSaved
 from headswap.study.figures import Figure, figures
 from headswap.study.report import render, terminal_table, write_report
 from headswap.study.results import Comparison, RunRecord, compare
 from headswap.study.traces import SYMBOLS, palettes
+from headswap.study.verdict import beside, verdict
 from study_folders import Made, make_study
 
 STUDY = StudyConfig(arms={"finetune": {}, "scratch": {}})
@@ -227,6 +229,22 @@ def test_the_labels_saved_arrow_has_an_open_head_only_when_censored(tmp_path):
         found = compare(make_study(tmp_path / name, made), STUDY, {})
         heads[name] = _figure(found, "labels").plots[0].data[-1]["marker"]["symbol"][1]
     assert heads == {"point": "triangle-right", "censored": "triangle-right-open"}
+
+
+def test_a_bound_that_leaves_open_which_arm_saves_labels_is_no_saving(tmp_path):
+    flat = Made({"finetune": 0.5, "scratch": 0.5}, slope={"finetune": 0.0, "scratch": 0.0}, seeds=5)
+    found = compare(make_study(tmp_path, flat), STUDY, {})
+    assert not any(each.settled for each in found.labels_saved)
+    texts = {}
+    for bound in (4.8, 0.5):
+        told = dataclasses.replace(
+            found, labels_saved=(LabelsSaved(200, 0.5, None, None, None, "at most", bound, 0.3),)
+        )
+        texts[bound] = " ".join([*verdict(told), *beside(told), _figure(told, "labels").caption])
+    assert "With 200 labels the labels saved cannot be told from none (≤ 4.8×; the sizes tried do not" in texts[4.8]
+    assert "were worth" not in texts[4.8] and "Arrow: " not in texts[4.8]
+    assert "200 labels with finetune were worth at most 100 with scratch (≤ 0.5×; " in texts[0.5]
+    assert "Arrow: 200 labels with finetune stand for ≤ 0.5× as many with scratch; " in texts[0.5]
 
 
 def _figure(found: Comparison, name: str) -> Figure:

@@ -213,10 +213,14 @@ def test_labels_are_read_off_the_curve_in_log_labels():
 
 
 def test_arms_that_learn_nothing_save_no_labels():
-    flat = np.full((5, 3), 0.5)
-    for each in labels_saved(flat, flat, np.array([100.0, 400.0, 1600.0])):
-        assert (each.ratio, each.low, each.settled) == (None, None, False)
-        assert each.bound_kind == "at most"
+    flat, sizes = np.full((5, 3), 0.5), np.array([100.0, 400.0, 1600.0])
+    for each in labels_saved(flat, flat, sizes):
+        assert (each.ratio, each.low, each.settled, each.bound) == (None, None, False, None)
+        assert (each.bound_kind, each.censored_share) == ("unknown", 1.0)
+    for each in labels_saved(flat, flat + 0.1, sizes):
+        assert (each.bound_kind, each.bound) == ("at most", 100 / each.labels)
+    rising = np.array([[0.3, 0.4, 0.5]] * 5)
+    assert labels_saved(rising, flat, sizes)[-1].bound == 100 / 1600  # it needed 1,600 for what 100 gave the control
 
 
 def arms(saving: float, deviation: float, dice: np.random.Generator, seeds: int = 5) -> tuple[np.ndarray, np.ndarray]:

@@ -72,8 +72,15 @@ class LabelsSaved:
 
     @property
     def settled(self) -> bool:
-        """Whether the ratio can be told from 1."""
+        """Whether the ratio, or where it is censored its bound, can be told from 1."""
+        if self.bound is not None:
+            return self.bound > 1 if self.bound_kind == "at least" else self.bound < 1
         return self.low is not None and self.high is not None and (self.low > 1 or self.high < 1)
+
+    @property
+    def sense(self) -> str:
+        """Return what a bound has before its number; nothing before a ratio."""
+        return {"at least": "≥ ", "at most": "≤ "}.get(self.bound_kind, "")
 
 
 def curve_area(curve: LearningCurve, start: float, end: float) -> float:
@@ -172,8 +179,14 @@ def labels_saved(
 
 
 def _log_ratios(treatment: NDArray, control: NDArray, log_sizes: NDArray) -> NDArray:
-    """Return log(labels the control needs / labels the treatment has) by size; +-inf beyond the control's sizes."""
-    return labels_for(_rising(treatment), _rising(control), log_sizes) - log_sizes
+    """Return log(labels the control needs / labels the treatment has) by size; +-inf beyond the control's sizes.
+
+    nan where no label has bought either arm anything: any number of them is worth any other.
+    """
+    first, second = _rising(treatment), _rising(control)
+    found = labels_for(first, second, log_sizes)
+    bought_nothing = np.isneginf(found) & (first == first[0]) & (first == second[0])
+    return np.where(bought_nothing, np.nan, found) - log_sizes
 
 
 def labels_for(targets: NDArray, scores: NDArray, log_sizes: NDArray) -> NDArray:
@@ -198,19 +211,21 @@ def _saved(
     labels: int, score: float, central: float, spread: NDArray, frame: tuple[NDArray[np.floating], float]
 ) -> LabelsSaved:
     sizes, confidence = frame
-    above, below = float(np.mean(spread == np.inf)), float(np.mean(spread == -np.inf))
-    if above + below < CENSORED_LIMIT and math.isfinite(central):
+    nothing, spread = np.isnan(spread), spread[~np.isnan(spread)]
+    above, below = (float(np.sum(spread == end) + nothing.sum()) / nothing.size for end in (np.inf, -np.inf))
+    censored = float(np.sum(np.isinf(spread)) + nothing.sum()) / nothing.size
+    if censored < CENSORED_LIMIT and math.isfinite(central):
         inner = np.sort(np.clip(spread, math.log(sizes[0] / labels), math.log(sizes[-1] / labels)))
         low, high = np.quantile(inner, [(1 - confidence) / 2, (1 + confidence) / 2])
         ends = math.exp(central), math.exp(min(low, central)), math.exp(max(high, central))
         transferred = [(end - 1) * labels for end in ends]
-        return LabelsSaved(labels, score, *ends, "", None, above + below, *transferred)
+        return LabelsSaved(labels, score, *ends, "", None, censored, *transferred)
     if above >= CENSORED_LIMIT and below >= CENSORED_LIMIT:
-        return LabelsSaved(labels, score, None, None, None, "unknown", None, above + below)
+        return LabelsSaved(labels, score, None, None, None, "unknown", None, censored)
     tail = 0.05 if above >= below else 0.95
     edge = sizes[-1] if above >= below else sizes[0]
     limit = math.log(edge / labels)
     quantile = float(np.quantile(spread, tail, method="lower" if tail < 0.5 else "higher"))
     bound = math.exp(min(quantile, limit) if above >= below else max(quantile, limit))
     kind = "at least" if above >= below else "at most"
-    return LabelsSaved(labels, score, None, None, None, kind, bound, above + below)
+    return LabelsSaved(labels, score, None, None, None, kind, bound, censored)

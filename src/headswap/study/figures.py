@@ -201,7 +201,7 @@ def _arrow(comparison: Comparison, traces: list[dict[str, Any]], layout: dict[st
     """Draw the labels-saved arrow and return its sentence; an open head stands for a bound."""
     saved = shown_saving(comparison.labels_saved)
     value = (saved.ratio or saved.bound) if saved else None
-    if saved is None or value is None or abs(value - 1) < 0.05:
+    if saved is None or value is None or not saved.settled:
         return ""
     sign = 1 if comparison.greater_is_better else -1
     height, end = sign * saved.score * unit.scale, saved.labels * value
@@ -210,16 +210,15 @@ def _arrow(comparison: Comparison, traces: list[dict[str, Any]], layout: dict[st
     traces.append(
         line([saved.labels, end], [height, height], "@ink", 1.6, "solid") | {"mode": "lines+markers", "marker": marker}
     )
-    sense = {"at least": "≥ ", "at most": "≤ "}.get(saved.bound_kind, "")
     middle = (log10(saved.labels) + log10(end)) / 2
-    text = f"{sense}{times(value)} {comparison.words.rows}"
+    text = f"{saved.sense}{times(value)} {comparison.words.rows}"
     font = {"size": 13, "color": "@ink"}
     place = {"x": middle, "y": height, "yshift": -13, "showarrow": False, "bgcolor": "@paper", "borderpad": 1}
     layout["annotations"] = [place | {"text": text, "font": font}]
     kind = "; the open head stands for a bound: the sizes tried do not hold the point" if saved.bound_kind else ""
     names = comparison.study.treatment, comparison.study.control
     rows = plural(saved.labels, comparison.words.row)
-    worth = f"{rows} with {names[0]} stand for {sense}{times(value)} as many with {names[1]}"
+    worth = f"{rows} with {names[0]} stand for {saved.sense}{times(value)} as many with {names[1]}"
     return f" Arrow: {worth}{kind}."
 
 

@@ -120,15 +120,14 @@ def _saved_row(each: LabelsSaved, fitted: float | None) -> tuple[str, ...]:
     if each.ratio is not None and each.low is not None and each.high is not None:
         ratio = times(each.ratio), f"{rough(each.low)}–{rough(each.high)}"
         return count(each.labels), rough(each.labels * each.ratio), *ratio, _transferred(each), law, censored
-    sense = {"at least": "≥ ", "at most": "≤ "}.get(each.bound_kind, "")
     if each.bound is None:
         return count(each.labels), "unknown", NONE, NONE, NONE, law, censored
     return (
         count(each.labels),
-        f"{sense}{rough(each.labels * each.bound)}",
-        f"{sense}{times(each.bound)}",
+        f"{each.sense}{rough(each.labels * each.bound)}",
+        f"{each.sense}{times(each.bound)}",
         "censored",
-        f"{sense}{_signed(each.labels * (each.bound - 1))}",
+        f"{each.sense}{_signed(each.labels * (each.bound - 1))}",
         law,
         censored,
     )

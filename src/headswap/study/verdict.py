@@ -212,15 +212,16 @@ def _labels(comparison: Comparison) -> list[str]:
     if chosen is None:
         return []
     start = f"{plural(chosen.labels, row)} with {names[0]} were worth"
+    doubt = f"With {plural(chosen.labels, row)} the {row}s saved cannot be told from none"
     if chosen.ratio is None or chosen.low is None or chosen.high is None:
         bound = chosen.bound or 1.0
-        sign = "≥" if chosen.bound_kind == "at least" else "≤"
-        worth = f"{chosen.bound_kind} {rough(chosen.labels * bound)} with {names[1]} ({sign} {times(bound)}"
-        return [f"{start} {worth}; the sizes tried do not hold the point itself)."]
+        ratio, rest = f"{chosen.sense}{times(bound)}", "the sizes tried do not hold the point itself)."
+        if not chosen.settled:
+            return [f"{doubt} ({ratio}; {rest}"]
+        return [f"{start} {chosen.bound_kind} {rough(chosen.labels * bound)} with {names[1]} ({ratio}; {rest}"]
     ends = f"CI over seeds {rough(chosen.low)}–{times(chosen.high)}"
     if not chosen.settled:
-        doubt = f"the {row}s saved cannot be told from none ({times(chosen.ratio)}; {ends})"
-        return [f"With {plural(chosen.labels, row)} {doubt}."]
+        return [f"{doubt} ({times(chosen.ratio)}; {ends})."]
     ends = f"{times(chosen.ratio)}; {ends}{_came(chosen, row)}"
     worth = f"about {rough(chosen.labels * chosen.ratio)} with {names[1]} ({ends})"
     level = [each.labels for each in comparison.labels_saved if each.ratio is not None and not each.settled]
@@ -240,10 +241,8 @@ def _came(saved: LabelsSaved, row: str) -> str:
 
 def shown_saving(saved: tuple[LabelsSaved, ...]) -> LabelsSaved | None:
     """Return the size whose ratio the sentence and the arrow show: the smallest that says something."""
-    points = [each for each in saved if each.ratio is not None]
-    bounds = [each for each in saved if each.bound is not None and abs(each.bound - 1) > 0.05]
-    settled = [each for each in points if each.settled]
-    return next(iter([*settled, *bounds, *points]), None)
+    told = [each for each in saved if each.ratio is not None or (each.bound and abs(each.bound - 1) > 0.05)]
+    return min(told, key=lambda each: (not each.settled, each.ratio is None), default=None)
 
 
 def not_counted(comparison: Comparison) -> str:

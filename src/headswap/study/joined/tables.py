@@ -167,9 +167,8 @@ def _saving_cells(study: StudyRead) -> tuple[str, ...]:
     value = (saved.ratio or saved.bound) if saved else None
     if saved is None or value is None:
         return NONE, NONE, NONE, NONE
-    sense = {"at least": "≥ ", "at most": "≤ "}.get(saved.bound_kind, "")
     inner = "censored" if saved.low is None or saved.high is None else f"{rough(saved.low)}–{rough(saved.high)}"
-    return count(saved.labels), f"{sense}{rough(saved.labels * value)}", f"{sense}{times(value)}", inner
+    return count(saved.labels), f"{saved.sense}{rough(saved.labels * value)}", f"{saved.sense}{times(value)}", inner
 
 
 def _speed_cells(study: StudyRead) -> tuple[str, ...]:
