@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from headswap.spine import StudyConfig
+from headswap.study.attribution import Further
 from headswap.study.contrasts import Contrast
 from headswap.study.figures import figures
 from headswap.study.forest import forest_figure
@@ -139,6 +140,20 @@ def test_the_forest_has_every_contrast_with_its_verdict_and_the_declared_one_in_
     for contrast, trace in zip(comparison.contrasts, forest.plots[0].data, strict=True):
         assert trace["x"] == [pytest.approx(100 * contrast.interval.mean)]
         assert trace["x"][0] + trace["error_x"]["array"][0] == pytest.approx(100 * contrast.interval.high)
+
+
+def test_the_forest_sets_the_treatment_against_its_rivals_with_open_marks(comparison):
+    rival = dataclasses.replace(comparison.contrasts[-1], treatment="finetune", control="probe", q=0.03)
+    told = dataclasses.replace(comparison, further=Further(contrasts=(rival,)))
+    forest = forest_figure(told)
+    assert forest is not None
+    assert forest.plots[0].layout["yaxis"]["ticktext"][-1] == f"finetune − probe, 400<br>{rival.said}, q 0.030"
+    last, shape = forest.plots[0].data[-1], SYMBOLS[PLACES["probe"]]
+    assert (last["marker"]["symbol"], last["marker"]["color"]) == (f"{shape}-open", "@arm2")
+    assert last["x"] == [pytest.approx(100 * rival.interval.mean)]
+    assert forest.table.rows[-1][0] == "finetune − probe"
+    assert "Each arm minus scratch, and finetune minus others (open marks) in accuracy" in forest.caption
+    assert drawn(forest, PLACES)["svg"].startswith(b"<?xml")
 
 
 def test_the_forest_tells_q_where_contrasts_have_one(comparison):
