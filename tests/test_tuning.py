@@ -414,12 +414,13 @@ def test_unequal_trials_are_said(comparison):
     assert told_so in verdict(found)[1] and told_so in list(warnings_about(found.tuning))
 
 
-def test_where_the_bands_meet_the_order_is_said_to_depend_on_tuning(comparison):
+def test_where_the_bands_meet_the_order_is_said_to_be_open(comparison):
     found = with_tuning(comparison, pair())
     first, second = found.tuning.curves
     apart = [not (low <= high) for low, high in zip(first.low, second.high, strict=True)]
     expected = next(place for place in range(6) if not any(apart[place:])) + 1
-    said_so = f"The order of the arms depends on tuning: bands overlap from {expected} trial{'s' * (expected > 1)} on."
+    trials = f"{expected} trial{'s' * (expected > 1)}"
+    said_so = f"Their tuning curves do not settle the order of the arms: bands overlap from {trials} on."
     assert said_so in verdict(found)[1]
 
 

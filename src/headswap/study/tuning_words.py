@@ -40,7 +40,8 @@ def doubts(tuning: Tuning | None, arms: tuple[str, str], size: int | None) -> st
     curves = {(curve.arm, curve.size): curve for curve in tuning.curves}
     pair = [curves[each.arm, each.size] for each in own if (each.arm, each.size) in curves]
     if len(pair) == 2 and (first := overlap(*pair)) is not None:
-        sentences.append(f"The order of the arms depends on tuning: bands overlap from {plural(first, 'trial')} on.")
+        trials = plural(first, "trial")
+        sentences.append(f"Their tuning curves do not settle the order of the arms: bands overlap from {trials} on.")
     return " ".join(sentences)
 
 
