@@ -26,7 +26,10 @@ from headswap.study.verdict import beside, headline, is_provisional, question, t
 
 WIDE = 3  # arms that a terminal has room for side by side
 TEMPLATE = Path(__file__).with_name("report.html.j2")
-RESULTS = ("scores", "differences", "speed", "survival", "labels_saved", "power_laws", "tuning", "calibration_errors")
+RESULTS = (
+    "scores", "differences", "uncertainty", "speed", "survival", "labels_saved", "power_laws", "tuning",
+    "calibration_errors",
+)  # fmt: skip
 
 
 def write_report(comparison: Comparison, folder: Path) -> Path:
@@ -73,6 +76,7 @@ def named_tables(comparison: Comparison) -> dict[str, Table]:
     made = {
         "scores": tables.score_table(comparison),
         "differences": tables.contrast_table(comparison),
+        "uncertainty": tables.uncertainty_table(comparison),
         "speed": convergence_table(comparison),
         "survival": survival_table(comparison),
         "labels_saved": labels_table(comparison),

@@ -61,7 +61,11 @@ class Components:
 
     def standard_error(self, seeds: int, examples: int) -> float:
         """Return the standard error of the mean difference in a study of this size."""
-        return math.sqrt(self.seed / seeds + self.example / examples + self.residual / (seeds * examples))
+        return math.sqrt(sum(self.variances(seeds, examples)))
+
+    def variances(self, seeds: int, examples: int) -> tuple[float, float, float]:
+        """Return what seeds, test examples and the two together add to the variance of the mean difference."""
+        return self.seed / seeds, self.example / examples, self.residual / (seeds * examples)
 
     def degrees_of_freedom(self, seeds: int, examples: int) -> float:
         """Return the Satterthwaite degrees of freedom expected in a study of this size."""

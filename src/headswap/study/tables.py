@@ -8,7 +8,7 @@ from typing import Any
 from headswap.study.page import NONE, Table
 from headswap.study.results import Comparison
 from headswap.study.runs import flatten
-from headswap.study.statistics import Interval
+from headswap.study.statistics import Interval, detectable_effect
 from headswap.study.summaries import ArmScore
 from headswap.study.units import Unit, count, flops, number, p_text, percent, plural, seconds
 from headswap.study.verdict import not_counted, tuning, verdict
@@ -92,6 +92,26 @@ def contrast_table(comparison: Comparison) -> Table:
     family = sum(each.q is not None for each in every)
     corrected = f"; q: Benjamini-Hochberg over the {family} that are not the primary one" if family else ""
     return Table(f"Paired differences on test; intervals over {scope}{corrected}", columns, rows, words=2)
+
+
+def uncertainty_table(comparison: Comparison) -> Table:
+    """Return where the intervals of treatment and control come from, and what more of each would let them detect."""
+    unit, rows = Unit(comparison.metric), []
+    for each in comparison.contrasts:
+        wanted = each.treatment == comparison.study.treatment and each.scope == "seeds and examples"
+        if not wanted or each.components is None or each.detectable is None:
+            continue
+        seeds, examples, confidence = len(each.pairs), each.test_examples, each.interval.confidence
+        parts = each.components.variances(seeds, examples)
+        more = ((2 * seeds, examples), (seeds, 2 * examples))
+        detects = (each.detectable, *(detectable_effect(each.components, *size, confidence) for size in more))
+        shares = (percent(part / sum(parts)) if sum(parts) else NONE for part in parts)
+        rows.append((count(each.labels), *shares, *map(unit.gap, detects)))
+    title = (
+        "Where the uncertainty comes from: shares of the variance of the mean difference, and what would be detected"
+    )
+    columns = ("seeds", "test examples", "both together", "detects (80 %)", "twice the seeds", "twice the test rows")
+    return Table(title, (comparison.words.rows, *columns), tuple(rows))
 
 
 def cost_table(comparison: Comparison) -> Table:
