@@ -12,13 +12,14 @@ from headswap.errors import ConfigError, RunError
 from headswap.overview import describe
 from headswap.search_space import Choice, Span, parse, value_of
 from headswap.spine import StudyConfig
+from headswap.study.choosing import arm_tuning, at_edge
 from headswap.study.figures import figures
 from headswap.study.plan import plan, study_folder
 from headswap.study.report import hero, render
 from headswap.study.results import compare
 from headswap.study.static import drawn as drawn_by_matplotlib
 from headswap.study.tables import design
-from headswap.study.tuned import Curve, arm_tuning, at_edge, nested, read, recipes
+from headswap.study.tuned import Curve, nested, read, recipes
 from headswap.study.tuning import sweeps
 from headswap.study.tuning_curves import overlap, with_curves
 from headswap.study.tuning_drawings import tuning_table
@@ -251,6 +252,30 @@ def test_the_best_validation_score_is_chosen_and_a_tie_by_the_lower_validation_l
     assert made.trials[3].error.startswith("diverged")
     first = arm_tuning(("scratch", 20), found_of(trials), tmp_path / "gone", (4, 1))
     assert first.chosen == {RATE: "1e-4"}  # without the losses the first of the best
+
+
+def test_of_settings_that_all_reach_the_best_score_the_one_in_their_middle_is_chosen(tmp_path):
+    def chosen(rates, losses=(), **space):
+        for number, loss in enumerate(losses):
+            (tmp_path / f"run-{number}").mkdir(exist_ok=True)
+            (tmp_path / f"run-{number}" / "result.json").write_text(
+                json.dumps({"scores": {"validation": {"loss": loss}}})
+            )
+        trials = [
+            rated(place, rate, score, settings={key: words[place] for key, (words, _) in space.items()})
+            for place, (rate, score) in enumerate(rates)
+        ]
+        found = found_of(trials, **{key: {"words": list(every)} for key, (_, every) in space.items()})
+        return arm_tuning(("scratch", 20), found, tmp_path, (len(rates), 1)).best
+
+    # The boldest of those that are all right has the lowest loss, and may fail with the next seed.
+    level = [("9e-4", 1.0), ("1e-4", 1.0), ("3e-4", 1.0), ("2e-5", 0.9)]
+    assert chosen(level, (0.001, 0.3, 0.01, 0.5)) == 2
+    assert chosen([*level, ("2.7e-4", 1.0)], (0.001, 0.3, 0.01, 0.5, 0.02)) == 2  # two in the middle: the lower loss
+    assert chosen([*level, ("2.7e-4", 1.0)], (0.001, 0.3, 0.02, 0.5, 0.01)) == 4
+    same, cells = [("3e-4", 1.0)] * 3, ("lstm", "gru", "tanh")
+    assert chosen(same, (0.1, 0.2, 0.3), cell=(cells, cells)) == 0  # no word lies between two others
+    assert chosen(same, (0.1, 0.2, 0.3), depth=(("1", "4", "2"), ("4", "2", "1"))) == 2  # numbers in their order
 
 
 def test_only_the_first_trials_count_and_one_that_was_lost_keeps_its_place(tmp_path):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from headswap.search_space import Choice, Span
-from headswap.study.tuned import ArmTuning, Trial, Tuning, at_edge, told_of
+from headswap.study.choosing import at_edge
+from headswap.study.tuned import ArmTuning, Trial, Tuning, told_of
 
 RATE = "train.learning_rate"
 RANGES = {"finetune": Span(1e-5, 5e-4, log=True), "scratch": Span(1e-4, 3e-3, log=True)}

@@ -1,29 +1,22 @@
 """What tuning a study's arms found: trials, chosen values, and which of them lie at the end of their range.
 
-Study chain: tuning -> tuning.json (this) -> plan, results, words and drawings. Nothing here needs Optuna, and no test
-score is read: a setting is chosen by its validation score, a tie by the lower validation loss.
+Study chain: tuning -> choosing -> tuning.json (this) -> plan, results, words and drawings. Nothing here needs Optuna.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from headswap.errors import RunError
-from headswap.records import RESULT, read_json
+from headswap.records import read_json
 from headswap.search_space import Choice, Dimension, Span, value_of
-from headswap.sweep.axes import Axis
-from headswap.sweep.findings import SEED, Findings, Tried
 
 TUNING = "tuning.json"
-EDGE = 0.05
-FEWEST = 4
-"""A choice of fewer numbers has no inside: its best would nearly always be an end."""
 
 
 @dataclass(frozen=True)
@@ -182,100 +175,6 @@ def told_of(dimension: Dimension) -> dict[str, Any]:
 
 def dimension_of(told: Mapping[str, Any]) -> Dimension:
     return Choice(tuple(told["words"])) if "words" in told else Span(**told)
-
-
-def arm_tuning(cell: tuple[str, int | None], found: Findings, beside: Path, how: tuple[int, int]) -> ArmTuning:
-    """Return what a sweep found.
-
-    Args:
-        beside: where the folders of sweeps and runs lie.
-        how: how many settings count, the first ones, and on how many seeds each was tried.
-
-    Raises:
-        RunError: none of them finished.
-    """
-    space = {key: each for key, each in found.space.items() if key != SEED}
-    trials, seeds = how
-    tried = [_trial(group, seeds, beside) for group in _settings(found)[:trials]]
-    sign = found.measures[0].sign
-    ranked = sorted(
-        (place for place, trial in enumerate(tried) if trial.score is not None),
-        key=lambda place: (-sign * (tried[place].score or 0.0), _or_infinite(tried[place].loss)),
-    )
-    if not ranked:
-        said = next((trial.error for trial in tried if trial.error), "no reason recorded")
-        raise RunError(
-            f"study.tuning: no trial of {cell[0]} {rows_of(cell[1])} finished; found {len(tried)} that did not, the "
-            f"first: {said}; correct the arm or its ranges"
-        )
-    chosen = tried[ranked[0]].settings
-    edges = tuple(edge for key, each in space.items() if key in chosen and (edge := at_edge(key, each, chosen[key])))
-    told = {key: told_of(each) for key, each in space.items()}
-    return ArmTuning(*cell, found.name, told, tuple(tried), ranked[0], edges)
-
-
-def _settings(found: Findings) -> list[list[Tried]]:
-    """Return the trials by setting, in the order in which settings were first asked for; each seed's last try alone.
-
-    Proposals that learn may come twice and are trials of their own.
-    """
-    groups: dict[Any, dict[str, Tried]] = {}
-    for trial in sorted(found.trials, key=lambda trial: trial.number):
-        words = tuple((key, word) for key, word in trial.settings.items() if key != SEED)
-        if words and (found.sampler == "random" or trial.state != "lost"):
-            key = words if found.sampler == "random" else trial.number
-            groups.setdefault(key, {})[trial.settings.get(SEED, "")] = trial
-    return [list(group.values()) for group in groups.values()]
-
-
-def _trial(group: Sequence[Tried], seeds: int, beside: Path) -> Trial:
-    words = {key: word for key, word in group[0].settings.items() if key != SEED}
-    done = [trial for trial in group if trial.state == "complete"]
-    if len(done) < seeds:
-        failed = next((trial for trial in group if trial.state != "complete"), group[0])
-        return Trial(words, failed.state, None, error=failed.reason)
-    losses = [_loss(beside / trial.folder) for trial in done]
-    loss = statistics.mean(each for each in losses if each is not None) if None not in losses else None
-    return Trial(words, "complete", statistics.mean(trial.values[0] for trial in done), loss)
-
-
-def _loss(folder: Path) -> float | None:
-    """Return a run's validation loss; None where its folder has gone."""
-    try:
-        loss = float(read_json(folder / RESULT)["scores"]["validation"]["loss"])
-    except (RunError, KeyError, TypeError, ValueError):
-        return None
-    return loss if math.isfinite(loss) else None
-
-
-def _or_infinite(loss: float | None) -> float:
-    return math.inf if loss is None else loss
-
-
-def at_edge(key: str, dimension: Dimension, word: str) -> Edge | None:
-    """Return the end of its range that a value lies at: an end of a grid, or within 5 % of the (log) range of one.
-
-    A low end of 0 is no edge, since nothing lies below it, and a choice of few or of words has none.
-    """
-    if isinstance(dimension, Choice):
-        words = _risen(dimension.words)
-        if len(words) < FEWEST or word not in (words[0], words[-1]):
-            return None
-        side, low, high = ("low" if word == words[0] else "high"), words[0], words[-1]
-    else:
-        low, high, place = f"{dimension.low:.9g}", f"{dimension.high:.9g}", Axis(key, dimension).place(word)
-        room = 1e-9 if dimension.count is not None else EDGE
-        if room < place < 1 - room or (dimension.count or 3) < 3:
-            return None
-        side = "low" if place <= room else "high"
-    return None if side == "low" and float(low) == 0 else Edge(key, word, side, low, high)
-
-
-def _risen(words: Sequence[str]) -> list[str]:
-    try:
-        return sorted(words, key=float)
-    except ValueError:
-        return []
 
 
 def read(folder: Path) -> Tuning:

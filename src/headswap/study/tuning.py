@@ -25,9 +25,10 @@ from headswap.records import read_json, write_json
 from headswap.search_space import Dimension, value_of
 from headswap.shield import shielded
 from headswap.spine import Config, SweepConfig
+from headswap.study.choosing import arm_tuning
 from headswap.study.plan import Arm, study_folder
 from headswap.study.spaces import arms_of, sizes_of, typed
-from headswap.study.tuned import TUNING, Tuning, arm_tuning, nested, read, rows_of
+from headswap.study.tuned import TUNING, Tuning, nested, read, rows_of
 from headswap.study.workers import workers_of
 from headswap.sweep.execute import Plan, opened
 from headswap.sweep.findings import SEED, SUMMARY, findings

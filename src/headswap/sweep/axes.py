@@ -18,13 +18,15 @@ class Axis:
     dimension: Dimension
 
     @property
+    def ordered(self) -> bool:
+        """Whether distances along the axis mean something: not those between words."""
+        return not isinstance(self.dimension, Choice) or all(map(_number, self.dimension.words))
+
+    @property
     def words(self) -> tuple[str, ...]:
         """The choices in the order of the axis: numbers rise, words stand as they were written."""
         words = self.dimension.words if isinstance(self.dimension, Choice) else ()
-        try:
-            return tuple(sorted(words, key=float))
-        except ValueError:
-            return words
+        return tuple(sorted(words, key=float)) if self.ordered else words
 
     def place(self, word: str) -> float:
         if isinstance(self.dimension, Choice):
@@ -41,6 +43,14 @@ class Axis:
         if self.dimension.whole:
             numbers = [value for value in numbers if value == round(value)]
         return [(self.place(str(value)), figure(value)) for value in numbers]
+
+
+def _number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def shortened(word: str, longest: int = LONGEST) -> str:
