@@ -120,7 +120,11 @@ def test_the_ranges_that_ship_are_those_of_the_protocol():
         (["study.tuning.spaces.scratch=3"], "study.tuning.spaces.scratch: ranges by key; found '3'"),
         (["++study.arms.third.body.init=mean_var"], "study.tuning.spaces.third: an arm of a tuned study has ranges"),
         (["study.tuning.spaces.scratch=null", "study.tuning.spaces.finetune=null"], "study.tuning.spaces: no arm has"),
-        (["experiment=two_to_three"], "study.tuning: arms that are chains are not tuned; found 2 stages"),
+        (
+            ["experiment=two_to_three", "study.tuning.spaces.chain.train.learning_rate=tag(log,interval(1e-5,1e-3))"],
+            "study.tuning.spaces.chain: an arm that is a chain is not tuned; found 2 stages; set study.tuning.spaces",
+        ),
+        (["experiment=two_to_three"], "study.tuning.spaces.chain: an arm that is a chain is not tuned; found 2 stages; set study.tuning.spaces.chain="),
     ],
 )  # fmt: skip
 def test_a_mistake_in_the_tuning_is_refused_by_name_before_a_trial(configured, words, fault):

@@ -131,7 +131,7 @@ def compare(words: Sequence[str]) -> int:
             return _planned(given)
         if flags.time:
             raise ConfigError("headswap compare --time: goes with --dry-run; found it alone; use headswap plan --time")
-        tuning = _tuned(config)
+        tuning = _tuned(config, flags)
         cells = plan(config, flags, tuning.chosen(config.study.sizes) if tuning else None)
         check_sizes(cells)
         folder, count = study_folder(judged(config, flags)), sum(cell.count for cell in cells)
@@ -146,12 +146,12 @@ def compare(words: Sequence[str]) -> int:
     return composed("compare", words, act)
 
 
-def _tuned(config: Any) -> Any:
+def _tuned(config: Any, flags: Any) -> Any:
     """Tune the arms of a study that asks for it; return what was found, None where nothing is tuned."""
     from headswap.progress import Watch
     from headswap.study import tuning
 
-    sweeps = tuning.sweeps(config)
+    sweeps = tuning.sweeps(config, flags)
     left = sum(each.count - each.ended for each in sweeps)
     with Watch(left, split="validation") as watch:
         if left:

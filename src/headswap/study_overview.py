@@ -18,7 +18,7 @@ def print_study(config: Config, flags: argparse.Namespace, console: Any, timed: 
     from headswap.study.plan import check_sizes, plan
     from headswap.study.tuning import known, planned, sweeps
 
-    made = sweeps(config)
+    made = sweeps(config, flags)
     for name, value in (line for each in made for line in planned(each)):
         console.print(f"tuning {name:<18} {value}", markup=False, highlight=False, soft_wrap=True)
     tuning = known(config, made)

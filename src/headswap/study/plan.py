@@ -114,7 +114,7 @@ class Arm:
 
     def planned(self) -> Planned:
         title = _title(self.name, self.size, self.seed)
-        if not self._chained:
+        if not self.chained:
             return Planned(self.name, self.size, self.seed, job_of(self.final(), title))
 
         def stages() -> Iterator[Job]:
@@ -129,14 +129,15 @@ class Arm:
         """Return the configuration that the arm is judged by: its run's, or its chain's last one as far as known."""
         if not self.config.stages:
             return self._changed(self.config)
-        return self._changed(self._chain.final() if self._chained else self._chain.alone())
+        return self._changed(self._chain.final() if self.chained else self._chain.alone())
 
     @property
     def _changes(self) -> dict[str, Any]:
         return self.config.study.arms[self.name] or {}
 
     @property
-    def _chained(self) -> bool:
+    def chained(self) -> bool:
+        """Whether stages run before the one that the arm is judged by."""
         said = self._changes.get("stages", None)
         if said and said != ALL_STAGES:
             raise ConfigError(

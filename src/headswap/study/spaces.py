@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import is_dataclass
@@ -22,12 +24,15 @@ Space = tuple[dict[str, Dimension], dict[str, str]]
 """Dotted key -> what may be tried, parsed and as text."""
 
 
-def arms_of(config: Config) -> dict[str, Space]:
+def arms_of(config: Config, flags: argparse.Namespace | None) -> dict[str, Space]:
     """Return arm -> its ranges, for the arms that have some.
+
+    Args:
+        flags: the command line, of which a chain's last stage is composed.
 
     Raises:
         ConfigError: an arm has none, and neither null nor a baseline says that it needs none; a key that is none, or no
-            setting; fewer settings than trials; trial seeds that are the study's; a chain of stages.
+            setting; fewer settings than trials; trial seeds that are the study's; ranges of an arm that is a chain.
     """
     study = config.study
     _refuse_unfit(config)
@@ -35,13 +40,14 @@ def arms_of(config: Config) -> dict[str, Space]:
     for arm in study.arms:
         if study.tuning.spaces.get(arm) is None:
             if arm not in study.tuning.spaces and not (study.arms[arm] or {}).get("baseline"):
+                _refuse_chain(Arm(config, arm, None, config.seed, flags))
                 raise ConfigError(
                     f"study.tuning.spaces.{arm}: an arm of a tuned study has ranges; found none; set "
                     f"'study.tuning.spaces.{arm}.train.learning_rate=tag(log,interval(1e-5,1e-3))', or "
                     f"study.tuning.spaces.{arm}=null for its given values"
                 )
             continue
-        found[arm] = _space(config, arm)
+        found[arm] = _space(config, flags, arm)
     if not found:
         raise ConfigError(
             f"study.tuning.spaces: no arm has ranges; found {', '.join(study.arms)} with given values; set "
@@ -71,12 +77,7 @@ def sizes_of(study: StudyConfig) -> list[int | None]:
 
 def _refuse_unfit(config: Config) -> None:
     study = config.study
-    if config.stages:
-        raise ConfigError(
-            f"study.tuning: arms that are chains are not tuned; found {len(config.stages)} stages; set "
-            "study.tuning=none, or tune a stage by headswap sweep and set its values"
-        )
-    if odd := [arm for arm in study.tuning.spaces if arm not in study.arms]:
+    if odd := [arm for arm, each in study.tuning.spaces.items() if arm not in study.arms and each is not None]:
         raise ConfigError(
             f"study.tuning.spaces.{odd[0]}: no such arm; found {odd[0]!r}{nearest(odd[0], study.arms)}; arms: "
             f"{', '.join(study.arms)}"
@@ -89,8 +90,10 @@ def _refuse_unfit(config: Config) -> None:
         )
 
 
-def _space(config: Config, arm: str) -> Space:
+def _space(config: Config, flags: argparse.Namespace | None, arm: str) -> Space:
     given, where = config.study.tuning.spaces[arm], f"study.tuning.spaces.{arm}"
+    own = Arm(config, arm, None, config.seed, flags)
+    _refuse_chain(own)
     if not isinstance(given, Mapping) or not given:
         raise ConfigError(
             f"{where}: ranges by key; found {given!r}; set {where}.train.learning_rate=..., or null for given values"
@@ -101,7 +104,7 @@ def _space(config: Config, arm: str) -> Space:
     size = next(iter(sizes_of(config.study)))
     for ends in _corners(space):
         values = {key: typed(key, value_of(word), arm) for key, word in ends.items()}
-        Arm(config, arm, size, config.seed, None, nested(values)).final()
+        dataclasses.replace(own, size=size, tuned=nested(values)).final()
     count = _count(space)
     if count < config.study.tuning.trials:
         raise ConfigError(
@@ -109,6 +112,16 @@ def _space(config: Config, arm: str) -> Space:
             "or lower study.tuning.trials"
         )
     return space, dict(_texts(given))
+
+
+def _refuse_chain(arm: Arm) -> None:
+    if arm.chained:
+        where = f"study.tuning.spaces.{arm.name}"
+        found = f"{len(arm.config.stages)} stages"
+        raise ConfigError(
+            f"{where}: an arm that is a chain is not tuned; found {found}; set {where}=null for its given values, "
+            "which headswap sweep finds for a stage"
+        )
 
 
 def _corners(space: Mapping[str, Dimension]) -> list[dict[str, str]]:

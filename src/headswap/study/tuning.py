@@ -6,6 +6,7 @@ hangs on the arm, its ranges and how they are searched: it goes on after a stop,
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
 import functools
@@ -26,7 +27,7 @@ from headswap.search_space import Dimension, value_of
 from headswap.shield import shielded
 from headswap.spine import Config, SweepConfig
 from headswap.study.choosing import arm_tuning
-from headswap.study.plan import Arm, study_folder
+from headswap.study.plan import Arm, judged, study_folder
 from headswap.study.spaces import arms_of, sizes_of, typed
 from headswap.study.tuned import TUNING, Tuning, nested, read, rows_of
 from headswap.study.workers import workers_of
@@ -46,12 +47,14 @@ class ArmSweep:
 
     Args:
         config: the study's.
+        flags: the command line, where the study's experiment is a chain.
         seeds: of the trials.
     """
 
     arm: str
     size: int | None
     config: Config
+    flags: argparse.Namespace | None
     seeds: tuple[int, ...]
     space: dict[str, Dimension]
     texts: dict[str, str]
@@ -60,7 +63,7 @@ class ArmSweep:
         """Return the configuration of a trial's settings, key -> override word."""
         seed = int(words.get(SEED, self.seeds[0]))
         values = {key: typed(key, value_of(word), self.arm) for key, word in words.items() if key != SEED}
-        made = Arm(self.config, self.arm, self.size, seed, None, nested(values)).final()
+        made = Arm(self.config, self.arm, self.size, seed, self.flags, nested(values)).final()
         return dataclasses.replace(made, sweep=SweepConfig())
 
     def job(self, words: Mapping[str, str], number: int) -> Job:
@@ -136,18 +139,21 @@ class ArmSweep:
         return Trials(search, self.job, on_event)
 
 
-def sweeps(config: Config) -> list[ArmSweep]:
+def sweeps(config: Config, flags: argparse.Namespace | None = None) -> list[ArmSweep]:
     """Return the sweeps of a study that is tuned, the largest sizes first; none where `study.tuning.trials` is 0.
 
+    Args:
+        flags: the command line, of which a chain's stages are composed.
+
     Raises:
-        ConfigError: an arm has no ranges, or one that cannot be tried; seeds that are the study's own; a chain.
+        ConfigError: an arm has no ranges, or one that cannot be tried; seeds that are the study's own; a tuned chain.
     """
     if not config.study.tuning.trials:
         return []
     refuse_other_launchers(config)
-    arms, seeds = arms_of(config), _seeds(config)
+    arms, seeds = arms_of(config, flags), _seeds(config)
     return [
-        ArmSweep(arm, size, config, seeds, space, texts)
+        ArmSweep(arm, size, config, flags, seeds, space, texts)
         for size in sizes_of(config.study)
         for arm, (space, texts) in arms.items()
     ]
@@ -179,7 +185,7 @@ def known(config: Config, made: Sequence[ArmSweep]) -> Tuning | None:
     """Return what tuning found, where it has come to its end; None else, and where nothing is tuned."""
     if not made:
         return None
-    if ((folder := study_folder(config)) / TUNING).is_file():
+    if ((folder := _folder(made)) / TUNING).is_file():
         return read(folder)
     return _tuning(config, made) if all(each.ended >= each.count for each in made) else None
 
@@ -197,8 +203,12 @@ def tune(config: Config, made: Sequence[ArmSweep], on_event: OnEvent) -> Tuning 
     if found is None:
         _run([each for each in made if each.ended < each.count], config, on_event)
         found = _tuning(config, made)
-    write_json(study_folder(config) / TUNING, dataclasses.asdict(found))
+    write_json(_folder(made) / TUNING, dataclasses.asdict(found))
     return found
+
+
+def _folder(made: Sequence[ArmSweep]) -> Path:
+    return study_folder(judged(made[0].config, made[0].flags))
 
 
 def _run(made: Sequence[ArmSweep], config: Config, on_event: OnEvent) -> None:
