@@ -160,7 +160,7 @@ def check_overrides(verb: str, words: list[str]) -> None:
     for value in [value for override in sweeps for value in override_values(override)] or [None]:
         said = [*plain, *([value] if value else [])]
         config = configuration.compose(said)
-        tuned_sweeps(config)
+        tuned_sweeps(config, Namespace(overrides=said, config_dir=[]))
         for stage in config.stages:
             Chain(config, Namespace(overrides=said, config_dir=[])).composed(stage, stage.overrides, "some/where")
 

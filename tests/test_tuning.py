@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +146,26 @@ def test_the_full_study_is_tuned_but_for_its_baselines():
     made = sweeps(compose(["study=full", "study.tuning=fair"]))
     arms = ["finetune", "probe", "lp_ft", "scratch", "scratch_long", "mean_var"]
     assert [(each.arm, each.size) for each in made] == [(arm, size) for size in (1600, 400, 100) for arm in arms]
+
+
+def test_in_a_study_of_chains_the_arms_that_are_none_are_tuned(tmp_path):
+    words = [
+        "experiment=long_documents",
+        "task.source=a.csv",
+        "task.label=b",
+        "task.filler=c.csv",
+        "study.tuning=quick",
+    ]
+    words += [f"body.tokenizer_source={tmp_path}", f"output.root={tmp_path}"]
+    config, flags = compose(words), Namespace(overrides=words, config_dir=[])
+    made = sweeps(config, flags)
+    assert [each.arm for each in made] == ["transformer", "lstm", "lstm_last", "gru"]
+    trial = made[1].made({RATE: "0.004"})
+    assert (trial.stages, trial.train.learning_rate, trial.body["settings"]["cell"]) == ([], 0.004, "lstm")
+    assert made[0].made({}).body["init"] == "random" and "run" not in made[0].made({}).body
+    ranges = [*words, f"study.tuning.spaces.self_pretrained.{RATE}=tag(log,interval(1e-4,1e-2))"]
+    with pytest.raises(ConfigError, match=r"spaces\.self_pretrained: an arm that is a chain is not tuned; found 2"):
+        sweeps(compose(ranges), Namespace(overrides=ranges, config_dir=[]))
 
 
 def test_null_keeps_an_arms_given_values_and_a_baseline_needs_no_ranges(configured):
