@@ -166,13 +166,17 @@ def test_what_an_earlier_sweep_pruned_is_not_taken_for_pruned_by_a_launcher_that
 def test_preempted_jobs_of_a_slurm_array_are_put_back_and_go_on_to_the_bit(words, tmp_path, monkeypatch):
     """Slurm is a stub (slurm_array.py); sbatch's file, submitit's processes and what they do at a signal are real."""
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="hydra-submitit-launcher is not installed")
-    cluster = Cluster(tmp_path / "cluster")
-    words = [*words, "train.max_steps=400", "train.evaluations=2"]
+    cluster, orders = Cluster(tmp_path / "cluster"), tmp_path / "orders.json"
+    orders.write_text(json.dumps({"where": "step", "rank": 0, "do": "wait", "at": 60}))  # for the signals
+    words = [*words, "train.max_steps=400", "train.evaluations=2", "plugins=[troubled]"]
+    words += ["task._target_=troubled.Troubled", f"+task.orders={orders}"]
+    monkeypatch.setitem(cluster.environment, "PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
     command = [sys.executable, "-m", "headswap", "train", "-m", *words, "seed=1,2", "sweep=grid"]
     command += ["hydra/launcher=submitit_slurm", "hydra.launcher.array_parallelism=2", "hydra.launcher.partition=gpu"]
     sweep = subprocess.Popen(command, env=cluster.environment, stdout=subprocess.PIPE, text=True)
     try:
         cluster.preempt_once(lambda: all_trained(tmp_path / "out", 2, steps=20))
+        orders.unlink()
         said, _ = sweep.communicate(timeout=120)
     finally:
         sweep.kill()
