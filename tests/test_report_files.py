@@ -148,14 +148,16 @@ def test_the_uncertainty_is_told_by_its_source_with_what_more_of_each_would_dete
     assert (first.treatment, first.control, len(first.pairs), first.test_examples) == ("finetune", "scratch", 3, 200)
 
     def rows(components: Components, **changes) -> list[dict[str, str]]:
-        one = dataclasses.replace(first, components=components, detectable=0.05, **changes)
+        one = dataclasses.replace(first, components=components, **{"detectable": 0.05} | changes)
         table = named_tables(dataclasses.replace(comparison, contrasts=(one,))).get("uncertainty")
         return [dict(zip(table.columns, row, strict=True)) for row in table.rows] if table else []
 
     row, *rest = rows(Components(seed=0.0009, example=0.1, residual=0.04))  # of the mean: 0.0003, 0.0005, 0.04 / 600
     assert [row[name] for name in ("seeds", "test examples", "both together")] == ["34.6 %", "57.7 %", "7.7 %"]
     assert (row["labels"], row["detects (80 %)"], rest) == ("100", "5.0 pp", [])
-    row = rows(Components(seed=0.0009, example=0.0, residual=0.0))[0]
+    row = rows(Components(0.0, 0.0, 0.04))[0]  # all but the residual was cut at 0
+    assert row["twice the test rows"] == "3.5 pp"  # 5 / sqrt(2)
+    row = rows(Components(seed=0.0009, example=0.0, residual=0.0), detectable=3.264 * 0.03)[0]
     # 1.435 and 3.264 deviations: found by 80 % of 400,000 simulated paired t tests of 6 and of 3 pairs.
     assert (row["twice the seeds"], row["twice the test rows"]) == ("4.3 pp", "9.8 pp")
     assert (

@@ -103,8 +103,11 @@ def uncertainty_table(comparison: Comparison) -> Table:
             continue
         seeds, examples, confidence = len(each.pairs), each.test_examples, each.interval.confidence
         parts = each.components.variances(seeds, examples)
-        more = ((2 * seeds, examples), (seeds, 2 * examples))
-        detects = (each.detectable, *(detectable_effect(each.components, *size, confidence) for size in more))
+        sizes = ((seeds, examples), (2 * seeds, examples), (seeds, 2 * examples))
+        expected = [detectable_effect(each.components, *size, confidence) for size in sizes]
+        detects = (
+            each.detectable * effect / (expected[0] or 1.0) for effect in expected
+        )  # as found, then in proportion
         shares = (percent(part / sum(parts)) if sum(parts) else NONE for part in parts)
         rows.append((count(each.labels), *shares, *map(unit.gap, detects)))
     title = (
